@@ -1,0 +1,41 @@
+# Everything here needs only Python 3.11 or newer and make; each target makes the virtual environment it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := engine site_node central_node field_lab tests
+
+.DEFAULT_GOAL := help
+
+help:  ## Show what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Packhorse needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[develop]'
+	touch $@
+
+install: $(VENV)/installed  ## Make the virtual environment with everything in it
+
+demo: install  ## A central node and two sites come into agreement over a link that keeps breaking
+	$(BIN)/field-lab demo
+
+test: install check  ## Check, then run every test
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10 $(TEST_ARGUMENTS)
+
+check: install  ## Format, lint and types of the code, lint and breaking changes of the contract
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy --strict $(SOURCES)
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking --against protos/baseline.binpb
+
+protos: install  ## Generate the Python messages again from the contract
+	$(BIN)/buf format --write
+	$(BIN)/python protos/generate.py
+
+baseline: install  ## At a release: make today's contract the one that later changes are compared with
+	$(BIN)/buf build --output protos/baseline.binpb
+
+.PHONY: help install demo test check protos baseline

@@ -1,0 +1,1 @@
+"""The central's own tables and every SQL statement of this package."""

@@ -1,0 +1,55 @@
+"""Eras: each start of the central begins a new, random one, and the ends of the former are recorded (F10).
+
+Positions are compared within an era only. A site that shows a position beyond the recorded end of its era, or an era
+that was never here, proves that this database was restored from a backup.
+"""
+
+import sqlite3
+
+from packhorse.sync.v1 import session_pb2
+
+from engine.errors import Code, Refused
+from engine.limits import ERAS_KEPT
+
+
+def begin_era(connection: sqlite3.Connection, era: int) -> None:
+    """Ends the present era where the feeds stand now and begins another."""
+    present = current_era(connection)
+    if present is not None:
+        connection.execute(
+            "INSERT INTO central_era_end SELECT ?, name, position FROM sync_scope WHERE position > 0", (present,)
+        )
+    connection.execute("INSERT INTO central_era (era) VALUES (?)", (era,))
+    old = connection.execute(
+        "SELECT era FROM central_era ORDER BY number DESC LIMIT -1 OFFSET ?", (ERAS_KEPT,)
+    ).fetchall()
+    connection.executemany("DELETE FROM central_era_end WHERE era = ?", old)
+    connection.executemany("DELETE FROM central_era WHERE era = ?", old)
+
+
+def current_era(connection: sqlite3.Connection) -> int | None:
+    """The era of the run under way, or of the last one."""
+    row = connection.execute("SELECT era FROM central_era ORDER BY number DESC LIMIT 1").fetchone()
+    return row[0] if row else None
+
+
+def check_era(connection: sqlite3.Connection, era: int) -> None:
+    """Raises Refused with CENTRAL_RESTORED when this database has never known the era."""
+    if connection.execute("SELECT 1 FROM central_era WHERE era = ?", (era,)).fetchone() is None:
+        raise Refused(
+            Code.CENTRAL_RESTORED, "The site has seen a run of the central node that this database does not know."
+        )
+
+
+def check_position(connection: sqlite3.Connection, era: int, position: session_pb2.FeedPosition) -> None:
+    """Raises Refused with CENTRAL_RESTORED when a position lies beyond the end of its era."""
+    if era == current_era(connection):
+        query, key = "SELECT position FROM sync_scope WHERE name = ?", (position.scope,)
+    else:
+        query, key = "SELECT position FROM central_era_end WHERE scope = ? AND era = ?", (position.scope, era)  # type: ignore[assignment]
+    row = connection.execute(query, key).fetchone()
+    if position.position > (row[0] if row else 0):
+        raise Refused(
+            Code.CENTRAL_RESTORED,
+            f"The site has applied {position.scope} up to {position.position}; this database ends before that.",
+        )

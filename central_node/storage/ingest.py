@@ -1,0 +1,313 @@
+"""The central takes a pushed frame: judges each document, applies it, routes it, notes the frame; one transaction.
+
+The verdict on a document, in this order:
+
+1. unreadable content or unknown table                          -> held UNREADABLE
+2. the store's data are not collected here                      -> held NOT_COLLECTED
+3. the site may not edit it, or not under that term             -> held NO_AUTHORITY, STALE_TERM
+4. it does not continue the stored version                      -> held DIVERGED; NEED_WHOLE where only changed members
+                                                                   came and the base is the held version or unknown
+5. a required reference is neither here nor deleted             -> held MISSING_REFERENCE, woken when it arrives
+6. otherwise it is applied and leaves the held list.
+
+Everything that can be judged is judged before SQL writes (F39). A later version of a held document replaces it; a
+tombstone of a document that never got here ends it (F4).
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from packhorse.sync.v1 import document_pb2, session_pb2
+
+from engine.catalogue.codec import Unreadable, codec, record_hash
+from engine.catalogue.model import Catalogue, Row, Table
+from engine.errors import Code
+from engine.rules.authority import is_collected, judge, owner_of
+from engine.rules.routing import scopes_of
+from engine.rules.topology import Topology
+from engine.rules.versions import NEVER, Term, Version
+from engine.session.frames import from_wire
+from engine.storage.feeds import Routed, publish
+from engine.storage.held import Held, Reason, held_documents, hold, let_go, wake
+from engine.storage.records import (
+    Change,
+    Key,
+    State,
+    Writer,
+    applying,
+    exists,
+    read_rows,
+    read_states,
+    write_changes,
+)
+
+
+class Pushed(NamedTuple):
+    """A document as it came, and the base that it counts as continuing."""
+
+    place: int
+    message: document_pb2.Document
+    base: Version
+
+    @property
+    def key(self) -> Key:
+        """The root's key."""
+        return (self.message.table, self.message.id)
+
+
+class Ingested(NamedTuple):
+    """What became of a group of documents."""
+
+    outcomes: list[session_pb2.Outcome]
+    moved: set[str]
+    """Scopes whose feeds moved."""
+    applied: int
+    """Records written."""
+
+
+class Ingest:
+    """Judges and applies documents of one site inside a write transaction."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, writer: Writer, now: int
+    ) -> None:
+        self._connection, self._catalogue, self._topology = connection, catalogue, topology
+        self._writer, self._now = writer, now
+        self._states: dict[Key, State] = {}
+        self._roots: dict[Key, Row] = {}
+        self._held: dict[Key, Held] = {}
+        self._accepted: set[Key] = set()
+        self._outcomes: list[session_pb2.Outcome] = []
+        self._ended: list[Key] = []
+
+    def take(self, documents: Sequence[document_pb2.Document]) -> Ingested:
+        """Applies or holds documents in their order."""
+        pushed = [Pushed(place, message, from_wire(message.base)) for place, message in enumerate(documents)]
+        return self._take(pushed)
+
+    def take_woken(self, held: Sequence[Held]) -> Ingested:
+        """Judges held documents of this site again; those that still wait stay held."""
+        return self._take([Pushed(place, entry.document, entry.base) for place, entry in enumerate(held)])
+
+    def _take(self, pushed: list[Pushed]) -> Ingested:
+        self._read(pushed)
+        routed: list[Routed] = []
+        candidates: list[tuple[Pushed, list[Change], Row | None]] = []
+        for document in pushed:
+            judged = self._judge(document)
+            if isinstance(judged, tuple):
+                candidates.append((document, *judged))
+        arriving = {(change.table.name, change.id) for _, changes, _ in candidates for change in changes}
+        missing = self._missing_references(candidates, arriving)
+        for document, changes, root_row in candidates:
+            reason = self._first_missing(document, changes, missing, arriving)
+            if reason is not None:
+                self._hold(document, reason)
+                continue
+            routed += self._accept(document, changes, root_row)
+        return self._write(routed)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _read(self, pushed: list[Pushed]) -> None:
+        keys = []
+        roots: dict[str, list[str]] = {}
+        for document in pushed:
+            table = document.message.table
+            if table not in self._catalogue:
+                continue
+            roots.setdefault(table, []).append(document.message.id)
+            for record in document.message.records:
+                keys.append((record.table or table, record.id or document.message.id))
+        self._states = read_states(self._connection, keys)
+        for table, ids in roots.items():
+            for record_id, row in read_rows(self._connection, self._catalogue[table], ids).items():
+                self._roots[table, record_id] = row
+        self._held = held_documents(self._connection, [d.key for d in pushed], self._writer.site)
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+
+    def _judge(self, document: Pushed) -> tuple[list[Change], Row | None] | None:
+        """The changes to apply with the root's row, or None when the document was put elsewhere."""
+        try:
+            changes = self._changes(document)
+        except Unreadable as error:
+            self._hold(document, Reason(Code.UNREADABLE, f"{_name(document)} cannot be read: {error}."))
+            return None
+        root = self._catalogue[document.message.table]
+        root_row = changes[0].row if changes[0].row is not None else self._roots.get(document.key)
+        version = from_wire(document.message.version)
+        if root_row is None:
+            self._end_unknown(document, changes)
+            return None
+        stored = self._roots.get(document.key)
+        for row in (root_row, stored):
+            if row is None:
+                continue
+            owner = owner_of(root, row)
+            if not is_collected(owner, self._topology):
+                says = f"{_name(document)} belongs to a store whose data this central node does not collect."
+                self._hold(document, Reason(Code.NOT_COLLECTED, says))
+                return None
+            verdict = judge(self._writer.site, root, owner, Term(version.term, version.term_id), self._topology)
+            if verdict is not None:
+                self._hold(document, Reason(verdict.code, f"{_name(document)} was not applied. {verdict.says}"))
+                return None
+        return self._judge_base(document, changes, root_row, version)
+
+    def _judge_base(
+        self, document: Pushed, changes: list[Change], root_row: Row, version: Version
+    ) -> tuple[list[Change], Row | None] | None:
+        stored = self._version_of(document.key)
+        held = self._held.get(document.key)
+        base = document.base
+        if held is not None and base == held.version:
+            if not document.message.whole:
+                self._say(document, session_pb2.DISPOSITION_NEED_WHOLE)
+                return None
+            document = document._replace(base=(base := held.base))
+        if base != stored and not document.message.whole and stored == NEVER:
+            self._say(document, session_pb2.DISPOSITION_NEED_WHOLE)
+            return None
+        if base != stored or not version.is_newer_than(stored):
+            says = (
+                f"{_name(document)} continues version {base.counter} of term {base.term}; stored is version"
+                f" {stored.counter} of term {stored.term}. Both are kept."
+            )
+            self._hold(document, Reason(Code.DIVERGED, says))
+            return None
+        return changes, root_row
+
+    def _version_of(self, key: Key) -> Version:
+        state = self._states.get(key)
+        return state.version if state is not None else NEVER
+
+    def _changes(self, document: Pushed) -> list[Change]:
+        message = document.message
+        if message.table not in self._catalogue or self._catalogue[message.table].parent:
+            raise Unreadable(f"this program knows no documents of the table {message.table[:60]!r}")
+        if not message.records or not message.id or message.records[0].table or message.records[0].id:
+            raise Unreadable("the root record does not come first")
+        members = {table.name: table for table in self._catalogue.members_of(message.table)}
+        version, changes = from_wire(message.version), []
+        for place, record in enumerate(message.records):
+            name = record.table or message.table
+            table = members.get(name) if place else self._catalogue[message.table]
+            if table is None:
+                raise Unreadable(f"{name[:60]!r} is no table of its lines")
+            changes.append(self._change(document, table, record, record.id or message.id, version))
+        return changes
+
+    def _change(
+        self, document: Pushed, table: Table, record: document_pb2.Record, record_id: str, version: Version
+    ) -> Change:
+        root_id = document.message.id if self._catalogue.members_of(document.message.table) else ""
+        row: Row | None = None
+        unknown = canonical = b""
+        state = self._states.get((table.name, record_id))
+        if table.parent and state is not None and state.root_id != root_id:
+            raise Unreadable(f"its line {record_id} belongs to another document")
+        match record.WhichOneof("body"):
+            case "content":
+                row, unknown = codec(table).decode(record.content)
+                canonical = codec(table).canonical(row, unknown)
+                if row[0] != record_id or (table.parent and table.value(row, table.parent_column) != root_id):
+                    raise Unreadable(f"its record {record_id} names another document")
+            case "deleted":
+                pass
+            case _:
+                raise Unreadable(f"its record {record_id} has no content")
+        stored = self._roots.get((table.name, record_id))
+        column = table.store_column
+        if column and row is not None and stored and table.value(stored, column) != table.value(row, column):
+            raise Unreadable("it names another store than before")
+        return Change(
+            table, record_id, root_id, version, row, unknown,
+            record_hash(table.name, record_id, *version, canonical),
+        )  # fmt: skip
+
+    def _end_unknown(self, document: Pushed, changes: list[Change]) -> None:
+        """A tombstone of a document that is not here: it ends what is held of it; there is nothing else to delete."""
+        state = self._states.get(document.key)
+        if state is None or state.deleted:
+            self._ended.append(document.key)
+            return
+        self._hold(document, Reason(Code.DIVERGED, f"{_name(document)} was deleted, but its row is missing here."))
+
+    # --- references ---------------------------------------------------------------------------------------------------
+
+    def _missing_references(
+        self, candidates: list[tuple[Pushed, list[Change], Row | None]], arriving: set[Key]
+    ) -> set[Key]:
+        wanted: dict[str, set[str]] = {}
+        for _, changes, _ in candidates:
+            for change in changes:
+                for table, record_id in _required(change):
+                    wanted.setdefault(table, set()).add(record_id)
+        missing: set[Key] = set()
+        for table, ids in wanted.items():
+            elsewhere = sorted(record_id for record_id in ids if (table, record_id) not in arriving)
+            there = exists(self._connection, self._catalogue[table], elsewhere)
+            missing.update((table, record_id) for record_id in elsewhere if record_id not in there)
+        return missing
+
+    def _first_missing(
+        self, document: Pushed, changes: list[Change], missing: set[Key], arriving: set[Key]
+    ) -> Reason | None:
+        own = {(change.table.name, change.id) for change in changes}
+        for change in changes:
+            for key in _required(change):
+                not_taken = key in arriving and key not in self._accepted and key not in own and key not in self._states
+                if key in missing or not_taken:
+                    says = f"{_name(document)} refers to {key[0]} {key[1]}, which is not here yet."
+                    return Reason(Code.MISSING_REFERENCE, says, key)
+        return None
+
+    # --- accepting ----------------------------------------------------------------------------------------------------
+
+    def _accept(self, document: Pushed, changes: list[Change], root_row: Row | None) -> list[Routed]:
+        scopes: Sequence[str] = ()
+        if changes[0].row is not None and root_row is not None:
+            scopes = scopes_of(self._catalogue[document.message.table], root_row, self._topology)
+        self._ended.append(document.key)
+        keys = [(change.table.name, change.id) for change in changes]
+        self._accepted.update(keys)
+        return [Routed(change, scopes, self._states.get(key)) for key, change in zip(keys, changes, strict=True)]
+
+    def _write(self, routed: list[Routed]) -> Ingested:
+        last = {(entry.change.table.name, entry.change.id): entry for entry in routed}
+        with applying(self._connection):
+            write_changes(self._connection, [entry.change for entry in last.values()], self._writer, self._now)
+        let_go(self._connection, self._ended, self._writer.site)
+        wake(self._connection, last)
+        moved = publish(self._connection, list(last.values()))
+        return Ingested(self._outcomes, moved, len(last))
+
+    # --- saying -------------------------------------------------------------------------------------------------------
+
+    def _hold(self, document: Pushed, why: Reason) -> None:
+        if not hold(self._connection, document.message, document.base, self._writer.site, why, self._now):
+            self._say(document, session_pb2.DISPOSITION_DEFERRED)
+            return
+        self._outcomes.append(
+            session_pb2.Outcome(
+                index=document.place, disposition=session_pb2.DISPOSITION_HELD, code=why.code, sentence=why.says
+            )
+        )
+
+    def _say(self, document: Pushed, disposition: session_pb2.Disposition.ValueType) -> None:
+        self._outcomes.append(session_pb2.Outcome(index=document.place, disposition=disposition))
+
+
+def _name(document: Pushed) -> str:
+    return f"{document.message.table} {document.message.id}"
+
+
+def _required(change: Change) -> Iterable[Key]:
+    if change.row is None:
+        return
+    for column in change.table.references:
+        target = change.table.value(change.row, column.name)
+        if column.required and target and column.name != change.table.parent_column:
+            yield column.refers_to, str(target)

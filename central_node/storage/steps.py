@@ -1,0 +1,250 @@
+"""The steps of the central's one loop: take frames, wake what waited, route the central's own changes.
+
+Each step is one transaction. Feeds, digests and the note of a frame change together with the data (law 3); the
+central's own edits are routed by the same loop, so that a checkpoint can say that nothing is under way (F44).
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from packhorse.sync.v1 import document_pb2, session_pb2
+
+from central_node.storage.ingest import Ingest, Ingested
+from central_node.storage.roster import check_current
+from engine.catalogue.model import Catalogue
+from engine.errors import Code, PackhorseError
+from engine.limits import ROUTE_RECORDS
+from engine.rules.authority import Owner, Right
+from engine.rules.routing import scopes_of
+from engine.rules.topology import CENTRAL_SITE, Topology
+from engine.rules.versions import NEVER, Term, next_version
+from engine.session.frames import Link, unpack
+from engine.storage.configuration import CONFIGURATION_TABLES, read_topology, write_rights
+from engine.storage.feeds import Routed, publish
+from engine.storage.held import Reason, hold, wake, woken
+from engine.storage.outbox import Edited, Present, edited_documents, forget, orphans
+from engine.storage.records import Key, Writer, applying, read_meta, write_states
+
+_WOKEN = 200
+
+
+class Submitted(NamedTuple):
+    """A frame that waits to be taken."""
+
+    writer: Writer
+    session: str
+    frame: document_pb2.Frame
+
+
+@dataclass
+class Taken:
+    """What became of a group of frames."""
+
+    acknowledgements: list[session_pb2.Acknowledgement | PackhorseError | None] = field(default_factory=list)
+    """For each frame: its acknowledgement, why its session must end, or None where it was passed over because a frame
+    before it was not taken."""
+    moved: set[str] = field(default_factory=set)
+    records: int = 0
+
+
+def take_frames(
+    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, frames: Sequence[Submitted], now: int
+) -> Taken:
+    """Takes frames of any sites, each strictly in the order of its chain."""
+    taken = Taken()
+    for submitted in frames:
+        connection.execute("SAVEPOINT frame")
+        try:
+            acknowledgement, ingested = _take_frame(connection, catalogue, topology, submitted, now)
+        except PackhorseError as error:
+            connection.execute("ROLLBACK TO frame")
+            taken.acknowledgements.append(error)
+        else:
+            taken.acknowledgements.append(acknowledgement)
+            if ingested is not None:
+                taken.moved |= ingested.moved
+                taken.records += ingested.applied
+        connection.execute("RELEASE frame")
+    return taken
+
+
+def _take_frame(
+    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, submitted: Submitted, now: int
+) -> tuple[session_pb2.Acknowledgement | None, Ingested | None]:
+    site, frame = submitted.writer.site, submitted.frame
+    check_current(connection, site, submitted.session)
+    last = Link(
+        *connection.execute("SELECT frame_number, frame_hash FROM central_site WHERE site = ?", (site,)).fetchone()
+    )
+    if (frame.previous_number, frame.previous_hash) != last:
+        return None, None  # a frame before it was not taken: it is sent again
+    body = unpack(document_pb2.FrameBody, frame.body, frame.hash)
+    ingested = _ingest(connection, catalogue, topology, submitted.writer, list(body.documents), now)
+    acknowledgement = session_pb2.Acknowledgement(number=frame.number, hash=frame.hash, outcomes=ingested.outcomes)
+    connection.execute(
+        "INSERT OR REPLACE INTO central_note VALUES (?, ?, ?, ?)",
+        (site, frame.number, frame.hash, acknowledgement.SerializeToString()),
+    )
+    connection.execute(
+        "UPDATE central_site SET frame_number = ?, frame_hash = ?, last_seen = ? WHERE site = ?",
+        (frame.number, frame.hash, now, site),
+    )
+    return acknowledgement, ingested
+
+
+def _ingest(
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    topology: Topology,
+    writer: Writer,
+    documents: list[document_pb2.Document],
+    now: int,
+) -> Ingested:
+    """Takes the documents together; where SQL refuses one, one by one, and holds the culprit (F39)."""
+    connection.execute("SAVEPOINT documents")
+    try:
+        ingested = Ingest(connection, catalogue, topology, writer, now).take(documents)
+    except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError, UnicodeError):
+        connection.execute("ROLLBACK TO documents")
+        ingested = _one_by_one(connection, catalogue, topology, writer, documents, now)
+    connection.execute("RELEASE documents")
+    return ingested
+
+
+def _one_by_one(
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    topology: Topology,
+    writer: Writer,
+    documents: list[document_pb2.Document],
+    now: int,
+) -> Ingested:
+    outcomes: list[session_pb2.Outcome] = []
+    moved: set[str] = set()
+    applied = 0
+    for place, document in enumerate(documents):
+        connection.execute("SAVEPOINT document")
+        try:
+            ingested = Ingest(connection, catalogue, topology, writer, now).take([document])
+        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError, UnicodeError):
+            connection.execute("ROLLBACK TO document")
+            why = Reason(Code.UNREADABLE, f"{document.table} {document.id} holds a value that no column takes.")
+            kept = hold(connection, document, NEVER, writer.site, why, now)
+            disposition = session_pb2.DISPOSITION_HELD if kept else session_pb2.DISPOSITION_DEFERRED
+            told = session_pb2.Outcome(disposition=disposition, code=why.code, sentence=why.says)
+            ingested = Ingested([told], set(), 0)
+        connection.execute("RELEASE document")
+        for outcome in ingested.outcomes:
+            outcome.index = place
+        outcomes += ingested.outcomes
+        moved |= ingested.moved
+        applied += ingested.applied
+    return Ingested(outcomes, moved, applied)
+
+
+def wake_held(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, now: int) -> Taken:
+    """Judges held documents again whose wait is over, if they still are the newest (F4)."""
+    taken = Taken()
+    for held in woken(connection, _WOKEN):
+        epoch = connection.execute("SELECT epoch FROM central_site WHERE site = ?", (held.site,)).fetchone()
+        writer = Writer(held.site, epoch[0].hex() if epoch else "")
+        ingested = Ingest(connection, catalogue, topology, writer, now).take_woken([held])
+        taken.moved |= ingested.moved
+        taken.records += ingested.applied
+    return taken
+
+
+def route_own(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology) -> tuple[Taken, Topology]:
+    """Gives versions and feed positions to what was edited at the central itself; returns the topology after it."""
+    edited = edited_documents(connection, catalogue, ROUTE_RECORDS)
+    taken = Taken()
+    if not edited:
+        return taken, topology
+    if any(document.root.name in CONFIGURATION_TABLES for document in edited):
+        topology = refresh_topology(connection)
+        edited += _copies_at_central(connection, catalogue, edited)
+    writer = central_writer(connection)
+    lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in edited if catalogue.members_of(d.root.name)}
+    keys = {(d.root.name, d.id) for d in edited} | {(e.table, e.id) for d in edited for e in d.entries}
+    present = Present(connection, catalogue, [*sorted(keys), *(key for found in lost.values() for key in found)])
+    routed: list[Routed] = []
+    for document in edited:
+        gone = lost.get((document.root.name, document.id), [])
+        routed += _route(connection, catalogue, topology, document, present, gone)
+    write_states(
+        connection,
+        [
+            (r.change.table.name, r.change.id, r.change.root_id, *r.change.version, r.change.hash,
+             r.change.row is None, *writer, 0)
+            for r in routed
+        ],
+    )  # fmt: skip
+    for document in edited:
+        forget(connection, document.entries)
+    wake(connection, [(r.change.table.name, r.change.id) for r in routed])
+    taken.moved = publish(connection, routed)
+    taken.records = len(routed)
+    return taken, topology
+
+
+def _route(
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    topology: Topology,
+    document: Edited,
+    present: Present,
+    lost: list[Key],
+) -> list[Routed]:
+    root_key = (document.root.name, document.id)
+    keys: dict[Key, None] = {root_key: None} | dict.fromkeys((entry.table, entry.id) for entry in document.entries)
+    root_row = present.row(root_key)
+    if root_row is None:
+        keys |= dict.fromkeys(lost)
+        with applying(connection):
+            for table, record_id in lost:
+                connection.execute(f"DELETE FROM {table} WHERE id = ?", (record_id,))
+    elif document.entries and all(present.is_unchanged(catalogue[table], record_id) for table, record_id in keys):
+        return []
+    state = present.states.get(root_key)
+    if root_row is None and state is None:
+        return []
+    version = next_version(state.version if state else NEVER, document.term)
+    in_document = document.id if catalogue.members_of(document.root.name) else ""
+    scopes = scopes_of(document.root, root_row, topology) if root_row is not None else ()
+    changes = [present.change(catalogue[table], record_id, in_document, version) for table, record_id in keys]
+    if root_row is None:
+        changes = [change._replace(row=None, unknown=b"") for change in changes]
+    return [Routed(change, scopes, present.states.get((change.table.name, change.id))) for change in changes]
+
+
+def _copies_at_central(connection: sqlite3.Connection, catalogue: Catalogue, edited: Sequence[Edited]) -> list[Edited]:
+    """The central's copies of stores whose active copy changed: who receives them depends on where that is."""
+    touched = {(document.root.name, document.id) for document in edited}
+    term = read_meta(connection)
+    more = []
+    for document in edited:
+        if document.root.name != "store_copy":
+            continue
+        record_id = f"{document.id.rpartition('@')[0]}@{CENTRAL_SITE}"
+        if ("store_copy", record_id) in touched:
+            continue
+        touched.add(("store_copy", record_id))
+        if connection.execute("SELECT 1 FROM store_copy WHERE id = ?", (record_id,)).fetchone():
+            sync_term = Term(int(term["sync_term"]), int(term["sync_term_id"]))
+            more.append(Edited(catalogue["store_copy"], record_id, sync_term, 0, ()))
+    return more
+
+
+def central_writer(connection: sqlite3.Connection) -> Writer:
+    """The central as the writer of its own records."""
+    return Writer(CENTRAL_SITE, read_meta(connection)["epoch"])
+
+
+def refresh_topology(connection: sqlite3.Connection) -> Topology:
+    """Reads the topology and makes the central's own rights follow it."""
+    topology, meta = read_topology(connection), read_meta(connection)
+    sync = Term(int(meta["sync_term"]), int(meta["sync_term_id"]))
+    write_rights(connection, CENTRAL_SITE, topology, {Owner(Right.SYNC): sync})
+    return topology

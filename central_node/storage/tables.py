@@ -1,0 +1,31 @@
+"""The tables that only a central node has."""
+
+CENTRAL_TABLES = (
+    # One row per enrolled or expected site: credential, lineage, chain, and what it said of itself.
+    """CREATE TABLE IF NOT EXISTS central_site (
+    site INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    token_hash BLOB NOT NULL, token_expires INTEGER NOT NULL, installation TEXT NOT NULL DEFAULT '',
+    credential_hash BLOB NOT NULL DEFAULT x'', epoch BLOB NOT NULL DEFAULT x'', enrolled_at INTEGER NOT NULL DEFAULT 0,
+    session TEXT NOT NULL DEFAULT '', lineage BLOB NOT NULL DEFAULT x'', lineage_before BLOB NOT NULL DEFAULT x'',
+    confirmed INTEGER NOT NULL DEFAULT 1, frame_number INTEGER NOT NULL DEFAULT 0,
+    frame_hash BLOB NOT NULL DEFAULT x'',
+    last_seen INTEGER, last_success INTEGER, agreed INTEGER, differing TEXT NOT NULL DEFAULT '',
+    waiting_to_push INTEGER, held_there INTEGER, clock_difference_milliseconds INTEGER,
+    software_version TEXT NOT NULL DEFAULT '', last_error_code TEXT NOT NULL DEFAULT '',
+    last_error TEXT NOT NULL DEFAULT '')""",
+    # SHA-256 of lineage tokens that a site had before: whoever shows one is a restored or copied database.
+    """CREATE TABLE IF NOT EXISTS central_lineage (
+    site INTEGER NOT NULL, token_hash BLOB NOT NULL, PRIMARY KEY (site, token_hash)) WITHOUT ROWID""",
+    # What each site follows and the last position that it acknowledged, as far as was noted.
+    """CREATE TABLE IF NOT EXISTS central_subscription (
+    site INTEGER NOT NULL, scope TEXT NOT NULL, generation INTEGER NOT NULL, position INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (site, scope)) WITHOUT ROWID""",
+    # Acknowledgements of applied frames, kept until the site's next Hello confirms them.
+    """CREATE TABLE IF NOT EXISTS central_note (
+    site INTEGER NOT NULL, number INTEGER NOT NULL, hash BLOB NOT NULL, acknowledgement BLOB NOT NULL,
+    PRIMARY KEY (site, number)) WITHOUT ROWID""",
+    # The runs of this central, and where the feeds stood when each ended.
+    """CREATE TABLE IF NOT EXISTS central_era (number INTEGER PRIMARY KEY, era INTEGER NOT NULL UNIQUE)""",
+    """CREATE TABLE IF NOT EXISTS central_era_end (
+    era INTEGER NOT NULL, scope TEXT NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (era, scope)) WITHOUT ROWID""",
+)

@@ -1,0 +1,166 @@
+"""Row <-> message, and the canonical form that enters a digest. The only place that knows both shapes.
+
+Rows and wire carry a value as it was written. The canonical form of a record is its protobuf serialisation with every
+field in the order of the numbers, fields at their default left out, decimals normalised, and the fields that this
+program does not know included as they were received. Two programs of different versions therefore hash a record alike.
+"""
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from engine.catalogue.formats import normal_decimal
+from engine.catalogue.model import Column, ColumnType, Row, RowValue, Table
+
+
+class Unreadable(ValueError):
+    """A record's content or row does not fit its table."""
+
+
+class Decoded(NamedTuple):
+    """A record as it came off the wire."""
+
+    row: Row
+    unknown: bytes
+    """Serialised fields that this program does not know; kept beside the row and passed on."""
+
+
+class TableCodec:
+    """Encodes and decodes the records of one table."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._message = table.message
+        self._names = table.column_names
+        self._from_row = tuple(_from_row(column) for column in table.columns)
+        self._canonical = tuple(_canonical_value(column) for column in table.columns)
+        self._from_message = tuple((column.name, column.optional, _from_message(column)) for column in table.columns)
+
+    def encode(self, row: Row, unknown: bytes = b"") -> bytes:
+        """The content of a record as it travels.
+
+        Raises:
+            Unreadable: a value does not fit the field, e.g. text in a number.
+        """
+        return self._message_of(row, self._from_row).SerializeToString() + unknown
+
+    def decode(self, content: bytes) -> Decoded:
+        """The row of a record that travelled.
+
+        Raises:
+            Unreadable: the bytes are no message of this table.
+        """
+        try:
+            message = self._message.FromString(content)
+        except DecodeError as error:
+            raise Unreadable(f"the content is no {self._table.name}") from error
+        row = tuple(
+            None if optional and not message.HasField(name) else convert(getattr(message, name))
+            for name, optional, convert in self._from_message
+        )
+        if not row[0]:
+            raise Unreadable(f"a {self._table.name} without an id")
+        return Decoded(row, _unknown_fields(message))
+
+    def canonical(self, row: Row, unknown: bytes = b"") -> bytes:
+        """The bytes that enter the record's hash. Raises Unreadable as `encode` does."""
+        known = self._message_of(row, self._canonical).SerializeToString(deterministic=True)
+        return known if not unknown else _sorted_fields(known + unknown)
+
+    def _message_of(self, row: Row, converters: tuple[Callable[[RowValue], RowValue], ...]) -> Message:
+        try:
+            return self._message(
+                **{
+                    name: convert(value)
+                    for name, value, convert in zip(self._names, row, converters, strict=True)
+                    if value is not None
+                }
+            )
+        except (TypeError, ValueError, KeyError) as error:
+            raise Unreadable(f"{self._table.name} {row[0]} holds a value that does not fit its column") from error
+
+
+@cache
+def codec(table: Table) -> TableCodec:
+    """The codec of a table, made once."""
+    return TableCodec(table)
+
+
+def record_hash(table: str, record_id: str, term: int, term_id: int, counter: int, canonical: bytes) -> bytes:
+    """BLAKE2b-128 of (table, id, version, canonical record): 16 bytes."""
+    head = f"{len(table)}:{table}{len(record_id)}:{record_id}{term}:{term_id}:{counter}:"
+    return hashlib.blake2b(head.encode("utf-8", "surrogatepass") + canonical, digest_size=16).digest()
+
+
+def _from_row(column: Column) -> Callable[[RowValue], RowValue]:
+    if column.type is ColumnType.WORD:
+        numbers = {word: number for number, word in column.words.items()}
+        return lambda value: numbers[str(value)] if value in numbers else int(str(value))
+    if column.type is ColumnType.BOOLEAN:
+        return bool
+    return lambda value: value
+
+
+def _canonical_value(column: Column) -> Callable[[RowValue], RowValue]:
+    if column.type is ColumnType.DECIMAL and column.optional:
+        return lambda value: normal_decimal(str(value))
+    if column.type is ColumnType.DECIMAL:
+        return lambda value: "" if (normal := normal_decimal(str(value))) == "0" else normal
+    return _from_row(column)
+
+
+def _from_message(column: Column) -> Callable[[RowValue], RowValue]:
+    match column.type:
+        case ColumnType.WORD:
+            words = dict(column.words)
+            return lambda value: words.get(int(value or 0)) or str(value)
+        case ColumnType.BOOLEAN:
+            return lambda value: 1 if value else 0
+        case ColumnType.DECIMAL if not column.optional:
+            return lambda value: value or "0"
+        case _:
+            return lambda value: value
+
+
+def _unknown_fields(message: Message) -> bytes:
+    if not len(UnknownFieldSet(message)):
+        return b""
+    kept = type(message)()
+    kept.CopyFrom(message)
+    for field in message.DESCRIPTOR.fields:
+        kept.ClearField(field.name)
+    return kept.SerializeToString()
+
+
+def _sorted_fields(content: bytes) -> bytes:
+    fields: Any = UnknownFieldSet(Empty.FromString(content))  # iterable, but typed without it
+    pieces = []
+    for field in fields:
+        key = _varint(field.field_number << 3 | field.wire_type)
+        match field.wire_type:
+            case 0:
+                value = _varint(field.data)
+            case 1:
+                value = field.data.to_bytes(8, "little")
+            case 5:
+                value = field.data.to_bytes(4, "little")
+            case 2:
+                value = _varint(len(field.data)) + field.data
+            case _:
+                raise Unreadable("the record holds a group, which no version of the catalogue uses")
+        pieces.append((field.field_number, field.wire_type, key + value))
+    return b"".join(piece for _, _, piece in sorted(pieces))
+
+
+def _varint(number: int) -> bytes:
+    pieces = bytearray()
+    while number > 0x7F:
+        pieces.append(number & 0x7F | 0x80)
+        number >>= 7
+    pieces.append(number)
+    return bytes(pieces)

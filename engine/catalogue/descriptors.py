@@ -1,0 +1,114 @@
+"""Reads the catalogue from protobuf descriptors. A table is added by a message in packhorse/records, not here."""
+
+from collections.abc import Iterable
+from functools import cache
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
+from packhorse.catalogue.v1 import options_pb2
+from packhorse.records.v1 import central_pb2, configuration_pb2, invoice_pb2, stock_pb2
+
+from engine.catalogue.model import Catalogue, Column, ColumnType, Kind, Table, in_dependency_order
+
+RECORD_FILES: tuple[FileDescriptor, ...] = (
+    configuration_pb2.DESCRIPTOR,
+    central_pb2.DESCRIPTOR,
+    stock_pb2.DESCRIPTOR,
+    invoice_pb2.DESCRIPTOR,
+)
+
+_FORMATS: dict[int, ColumnType] = {
+    options_pb2.FORMAT_UNSPECIFIED: ColumnType.TEXT,
+    options_pb2.FORMAT_DECIMAL: ColumnType.DECIMAL,
+    options_pb2.FORMAT_DATE: ColumnType.DATE,
+    options_pb2.FORMAT_TIME: ColumnType.TIME,
+}
+_INTEGERS = frozenset(
+    (
+        FieldDescriptor.TYPE_INT32,
+        FieldDescriptor.TYPE_INT64,
+        FieldDescriptor.TYPE_UINT32,
+        FieldDescriptor.TYPE_UINT64,
+    )
+)
+
+
+@cache
+def catalogue() -> Catalogue:
+    """The catalogue of this program. The same object at each call; nothing in it can change."""
+    return catalogue_of(RECORD_FILES)
+
+
+def catalogue_of(files: Iterable[FileDescriptor]) -> Catalogue:
+    """Builds a catalogue from the messages in `files` that carry the option `table`.
+
+    Raises:
+        ValueError: a message breaks a rule of the catalogue (options.proto says which); the text names it.
+    """
+    tables: list[Table] = []
+    for file in files:
+        for message in file.message_types_by_name.values():
+            if message.GetOptions().HasExtension(options_pb2.table):
+                tables.append(_table(message))
+    names = [table.name for table in tables]
+    if len(names) != len(set(names)):
+        raise ValueError("two messages have the same table name")
+    return Catalogue(in_dependency_order(tables))
+
+
+def _table(message: Descriptor) -> Table:
+    options = message.GetOptions().Extensions[options_pb2.table]
+    columns = tuple(_column(field) for field in message.fields)
+    by_name = {column.name: column for column in columns}
+    if columns[0].name != "id" or columns[0].number != 1 or columns[0].type is not ColumnType.TEXT:
+        raise ValueError(f"{message.name}: the first field must be `string id = 1`")
+    for used in (options.store_column, options.parent_column, options.final_when.column):
+        if used and used not in by_name:
+            raise ValueError(f"{message.name}: the options name the column {used}, which does not exist")
+    kind = Kind(options_pb2.Kind.Name(options.kind).removeprefix("KIND_").lower())
+    if not options.parent_column and kind in (Kind.STORE, Kind.CENTRAL_STORE) and not options.store_column:
+        raise ValueError(f"{message.name}: a root table of kind {kind} needs store_column")
+    return Table(
+        name=options.name,
+        kind=kind,
+        columns=columns,
+        message=message_factory.GetMessageClass(message),
+        store_column=options.store_column,
+        parent_column=options.parent_column,
+        parent=by_name[options.parent_column].refers_to if options.parent_column else "",
+        final_column=options.final_when.column,
+        final_words=tuple(options.final_when.words),
+        is_store_record=options.is_store_record,
+    )
+
+
+def _column(field: FieldDescriptor) -> Column:
+    options = field.GetOptions().Extensions[options_pb2.column]
+    return Column(
+        name=field.name,
+        number=field.number,
+        type=_type(field, options.format),
+        optional=field.has_presence,
+        words=_words(field.enum_type) if field.enum_type else {},
+        refers_to=options.refers_to,
+        required=options.required,
+    )
+
+
+def _type(field: FieldDescriptor, written: int) -> ColumnType:
+    if field.is_repeated or field.message_type is not None:
+        raise ValueError(f"{field.full_name}: catalogue messages are flat")
+    if field.enum_type is not None:
+        return ColumnType.WORD
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return ColumnType.BOOLEAN
+    if field.type in _INTEGERS:
+        return ColumnType.INTEGER
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return _FORMATS[written]
+    raise ValueError(f"{field.full_name}: no column can hold this protobuf type")
+
+
+def _words(enum: EnumDescriptor) -> dict[int, str]:
+    prefix = "".join(f"_{letter}" if letter.isupper() else letter.upper() for letter in enum.name).strip("_") + "_"
+    return {value.number: value.name.removeprefix(prefix).lower() for value in enum.values}

@@ -1,0 +1,188 @@
+"""Tables, columns and references as the rest of the engine sees them."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from functools import cached_property
+from typing import Any
+
+from google.protobuf.message import Message
+
+RowValue = str | int | None
+"""What a column of a synchronised table can hold."""
+Row = tuple[RowValue, ...]
+"""The values of one record in the order of its table's columns; the id comes first."""
+
+
+class Kind(StrEnum):
+    """Who owns the records of a table and who receives them (specification, "Data types")."""
+
+    CENTRAL = "central"
+    CENTRAL_STORE = "central_store"
+    STORE = "store"
+    SYNC = "sync"
+
+
+class ColumnType(Enum):
+    """How a column's value is stored and checked."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+    DECIMAL = "decimal"
+    DATE = "date"
+    TIME = "time"
+    WORD = "word"
+
+    @property
+    def sql(self) -> str:
+        """The SQL type: INTEGER for numbers and booleans, TEXT for the rest."""
+        return "INTEGER" if self in (ColumnType.INTEGER, ColumnType.BOOLEAN) else "TEXT"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table, from one field of its message."""
+
+    name: str
+    number: int
+    type: ColumnType
+    optional: bool = False
+    words: Mapping[int, str] = field(default_factory=dict)
+    """For a column of words: enum number -> word."""
+    refers_to: str = ""
+    required: bool = False
+
+    @property
+    def default(self) -> RowValue:
+        """The value of a column that was not given."""
+        if self.optional:
+            return None
+        match self.type:
+            case ColumnType.INTEGER | ColumnType.BOOLEAN:
+                return 0
+            case ColumnType.DECIMAL:
+                return "0"
+            case ColumnType.WORD:
+                return self.words[0]
+            case _:
+                return ""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One synchronised table, from one message of the catalogue. Compared by identity."""
+
+    name: str
+    kind: Kind
+    columns: tuple[Column, ...]
+    message: type[Message]
+    store_column: str = ""
+    """On root tables of the kinds about a store: the column that names the store."""
+    parent_column: str = ""
+    """On members: the column that names the root record."""
+    parent: str = ""
+    """On members: the root's table."""
+    final_column: str = ""
+    final_words: tuple[str, ...] = ()
+    is_store_record: bool = False
+
+    @cached_property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns in order."""
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Column name -> place in a row."""
+        return {name: place for place, name in enumerate(self.column_names)}
+
+    @cached_property
+    def references(self) -> tuple[Column, ...]:
+        """The columns that refer to another table."""
+        return tuple(column for column in self.columns if column.refers_to)
+
+    def column(self, name: str) -> Column:
+        """The column of that name. Raises KeyError."""
+        return self.columns[self.index[name]]
+
+    def value(self, row: Row, column: str) -> RowValue:
+        """The value of a named column in a row of this table."""
+        return row[self.index[column]]
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """Every synchronised table, in dependency order: a table comes after those it requires."""
+
+    tables: Mapping[str, Table]
+
+    def __getitem__(self, name: str) -> Table:
+        return self.tables[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tables
+
+    def __iter__(self) -> Any:
+        return iter(self.tables.values())
+
+    def root_of(self, table: Table) -> Table:
+        """The table of the document's root: the table itself unless it holds members."""
+        return self.tables[table.parent] if table.parent else table
+
+    @cached_property
+    def order(self) -> Mapping[str, int]:
+        """Table name -> place in dependency order."""
+        return {name: place for place, name in enumerate(self.tables)}
+
+    @cached_property
+    def _members(self) -> Mapping[str, tuple[Table, ...]]:
+        found: dict[str, tuple[Table, ...]] = {}
+        for table in self.tables.values():
+            if table.parent:
+                found[table.parent] = (*found.get(table.parent, ()), table)
+        return found
+
+    def members_of(self, root: str) -> tuple[Table, ...]:
+        """The tables whose records are members of documents of that root table."""
+        return self._members.get(root, ())
+
+    @cached_property
+    def hash(self) -> bytes:
+        """32 bytes; equal exactly when tables, columns, types, kinds and references are equal."""
+        told = "\n".join(repr(_told(table)) for table in sorted(self.tables.values(), key=lambda table: table.name))
+        return hashlib.sha256(told.encode()).digest()
+
+
+def _told(table: Table) -> tuple[Any, ...]:
+    columns = [
+        (column.name, column.number, column.type.value, column.optional, sorted(column.words.items()), column.refers_to)
+        for column in table.columns
+    ]
+    return table.name, table.kind.value, table.store_column, table.parent_column, table.final_words, columns
+
+
+def in_dependency_order(tables: Iterable[Table]) -> dict[str, Table]:
+    """Sorts tables so that each comes after those it requires.
+
+    Raises:
+        ValueError: required references form a cycle, or name a table that does not exist.
+    """
+    waiting = {table.name: table for table in tables}
+    known = set(waiting)
+    done: dict[str, Table] = {}
+    while waiting:
+        ready = [name for name, table in waiting.items() if _required(table, known) <= done.keys() | {name}]
+        if not ready:
+            raise ValueError(f"required references form a cycle among {', '.join(sorted(waiting))}")
+        for name in ready:
+            done[name] = waiting.pop(name)
+    return done
+
+
+def _required(table: Table, known: set[str]) -> set[str]:
+    for column in table.references:
+        if column.refers_to not in known:
+            raise ValueError(f"{table.name}.{column.name} refers to {column.refers_to}, which is no table")
+    return {column.refers_to for column in table.references if column.required}

@@ -1,0 +1,70 @@
+"""Every bound in one place. Sizes in bytes, times as the name says.
+
+A bound that both ends must keep to travels in `Limits` of the handshake; the others are each node's own.
+"""
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+FRAME_RECORDS = 500
+"""Most records in a frame, unless one document alone has more."""
+FRAME_BYTES = 256 * 1024
+"""Aim for the body of a frame before compression; a frame is closed at the first document that passes it."""
+FRAME_BYTES_MAX = 32 * 1024 * 1024
+"""Largest body of a frame after decompression that is accepted; larger is refused, whatever it claims."""
+MESSAGE_BYTES_MAX = 40 * 1024 * 1024
+"""Largest gRPC message."""
+WINDOW_FRAMES = 8
+"""Frames that may be under way without an acknowledgement, in each direction."""
+
+# --- records ----------------------------------------------------------------------------------------------------------
+ID_BYTES_MAX = 200
+"""Longest id of a record."""
+HELD_DOCUMENTS_PER_SITE = 10_000
+"""Documents of one site that the central keeps held; more are deferred to the site."""
+WANT_DOCUMENTS = 500
+"""Most documents asked for in one message."""
+TOMBSTONE_DAYS = 400
+"""How long a deleted record is remembered; longer than the longest backup kept."""
+
+# --- waiting ----------------------------------------------------------------------------------------------------------
+PATIENCE_SECONDS = 120
+"""How long a side waits for an expected message before it gives the session up."""
+CONNECT_SECONDS = 20
+"""How long a site tries to reach the central in one attempt."""
+RETRY_SECONDS_FIRST = 0.5
+"""Start of the exponential wait between sessions that moved nothing."""
+RETRY_SECONDS_MAX = 60.0
+"""End of that exponential wait."""
+BUSY_MILLISECONDS = 1_000, 900_000
+"""Bounds of a retry-after."""
+WRITE_LOCK_SECONDS = 5.0
+"""How long a transaction waits for another program's write lock."""
+DRAIN_SECONDS = 10.0
+"""How long a daemon that was asked to stop waits for its sessions."""
+ROUNDS = 5
+"""Rounds of push and pull in one manual or scheduled synchronisation."""
+
+# --- noticing edits of other programs ---------------------------------------------------------------------------------
+WATCH_SECONDS_BUSY = 0.005
+"""Time between two looks at `PRAGMA data_version` while edits keep coming."""
+WATCH_SECONDS_IDLE = 0.2
+"""The same after a quiet while."""
+
+# --- counting and keeping ---------------------------------------------------------------------------------------------
+COUNT_CAP = 10_000
+"""Counts in `status` stop here and say that they are capped."""
+ROUTE_RECORDS = 2_000
+"""Records of the central's own outbox that are routed in one transaction."""
+INGEST_FRAMES = 16
+"""Frames, of any sites, that are applied in one transaction."""
+CHECKPOINT_PAGES = 500
+"""Size of the write-ahead log, in pages, from which the daemon checkpoints it."""
+POSITIONS_PER_PAGE = 5_000
+"""Feed positions in one message."""
+ERAS_KEPT = 8
+"""Eras of the central that are remembered with their ends."""
+SWEEP_HOURS = 24
+"""How often the rows are compared with what was acknowledged, besides each start."""
+CLOCK_WARNING_SECONDS = 3_600
+"""From this difference between two clocks on, a person is told."""
+TOKEN_DAYS = 7
+"""How long an enrolment token can be used."""

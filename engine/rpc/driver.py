@@ -1,0 +1,135 @@
+"""Drives a session machine over a real stream: performs its actions in order, reports events, writes messages.
+
+Reading never waits for writing: a task each. Urgent messages overtake data. What is queued is bounded by the window of
+the machine, which sends no more data frames than are acknowledged. Nothing here decides anything about the protocol.
+"""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from engine.errors import Code, PackhorseError, Unavailable
+from engine.limits import PATIENCE_SECONDS
+from engine.session.machine import Action, Event, Finish, Machine, Message, Send, Step
+
+_FLUSH_SECONDS = 5.0
+_log = structlog.get_logger("session")
+
+
+class Driver:
+    """One session.
+
+    Args:
+        machine: the state machine of this end.
+        perform: performs an action and returns the event that reports it, or None when none is reported or when it is
+            posted later.
+        send: writes one message to the stream.
+        receive: reads one message; None at the end of the stream.
+        trace: called with a word and a number for each message that is sent or received and each action performed.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        perform: Callable[[Action], Awaitable[Event | None]],
+        send: Callable[[Message], Awaitable[None]],
+        receive: Callable[[], Awaitable[Message | None]],
+        trace: Callable[[str, Any], None] = lambda _word, _value: None,
+    ) -> None:
+        self.machine = machine
+        self._perform, self._send, self._receive, self._trace = perform, send, receive, trace
+        self._outgoing: asyncio.PriorityQueue[tuple[int, int, Message]] = asyncio.PriorityQueue()
+        self._order = itertools.count()
+        self._work: asyncio.Queue[Action] = asyncio.Queue()
+        self._finished: asyncio.Future[Finish] = asyncio.get_running_loop().create_future()
+        self._heard = asyncio.get_running_loop().time()
+
+    def post(self, event: Event) -> None:
+        """Tells the machine of something that happened, and starts what follows from it."""
+        self._take(self.machine.step(event))
+
+    def send_first(self, message: Message) -> None:
+        """Queues the message that opens the session."""
+        self._take([Send(message)])
+
+    async def run(self) -> PackhorseError | None:
+        """Runs the session to its end; returns why it ended, None after a goodbye. Cancelling it cuts the session."""
+        tasks = [
+            asyncio.create_task(self._guard(loop), name=f"session {loop.__name__}")
+            for loop in (self._read, self._write, self._act, self._watch)
+        ]
+        try:
+            finish = await asyncio.shield(self._finished)
+            try:
+                await asyncio.wait_for(self._outgoing.join(), _FLUSH_SECONDS)
+            except TimeoutError:
+                pass  # the peer does not read any more: it learns the end from the stream
+            return finish.error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take(self, steps: list[Step]) -> None:
+        for step in steps:
+            match step:
+                case Send(message, urgent):
+                    self._outgoing.put_nowait((0 if urgent else 1, next(self._order), message))
+                case Action():
+                    self._work.put_nowait(step)
+                case Finish():
+                    if not self._finished.done():
+                        self._finished.set_result(step)
+
+    async def _guard(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Whatever goes wrong in a task becomes an event of the machine, never a silent end."""
+        try:
+            await loop()
+        except asyncio.CancelledError:
+            raise
+        except PackhorseError as error:
+            self.post(Event("failed", error))
+        except Exception:
+            incident = secrets.token_hex(4)
+            _log.exception("session failed", incident=incident)
+            self.post(Event("failed", Unavailable(Code.INTERNAL, f"Something unexpected happened ({incident}).")))
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._receive()
+            self._heard = asyncio.get_running_loop().time()
+            if message is None:
+                self.post(Event("cut"))
+                return
+            self._trace("received", message)
+            self._take(self.machine.receive(message))
+
+    async def _write(self) -> None:
+        while True:
+            *_, message = await self._outgoing.get()
+            try:
+                await self._send(message)
+                self._trace("sent", message)
+            except Unavailable as error:
+                self.post(Event("cut" if error.code is Code.LINK_CUT else "failed", error))
+            finally:
+                self._outgoing.task_done()
+
+    async def _act(self) -> None:
+        while True:
+            event = await self._perform(await self._work.get())
+            if event is not None:
+                self.post(event)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(PATIENCE_SECONDS / 10)
+            if not self.machine.waits:
+                self._heard = asyncio.get_running_loop().time()
+            elif asyncio.get_running_loop().time() - self._heard > PATIENCE_SECONDS:
+                self.post(Event("silence"))
+                return

@@ -1,0 +1,262 @@
+"""The site's end of a session. Read machine.py first.
+
+    greeting    Hello was sent
+    settling    Welcome is being stored (lineage token, configuration, missed acknowledgements)
+    pushing     frames go out until everything is sent; then the first push checkpoint
+    exchanging  pull frames come in, frames go out as changes happen, each burst closed by a checkpoint
+    leaving     Goodbye was sent
+
+Actions and the events they report:
+
+    store_welcome(Welcome)          -> welcome_stored(Stored)
+    load_frames(after, limit)       -> frames_loaded(Loaded)      stored frames first, then newly cut ones
+    store_acknowledgement(ack)      -> acknowledgement_stored
+    store_pull(PullFrame)           -> pull_stored(PullStored)
+    compare(PullCheckpoint)         -> compared(CheckpointReport)
+    wait(seconds)                   -> waited
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from packhorse.sync.v1 import document_pb2, session_pb2
+
+from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
+from engine.limits import BUSY_MILLISECONDS, POSITIONS_PER_PAGE, ROUNDS, WANT_DOCUMENTS
+from engine.session.machine import Action, Machine, Send, Step, error_problem
+
+_ENDS = {"problem": ("closed",), "goodbye": ("closed",), "cut": ("closed",), "silence": ("closed",),
+         "failed": ("closed",)}  # fmt: skip
+_PUSHES = ("acknowledgement", "acknowledgement_stored", "busy", "waited", "changed", "leave", "round_wanted")
+_ASKED = ("changed", "leave", "round_wanted")
+_PULLS = ("pull_frame", "pull_stored", "pull_checkpoint", "frames_loaded")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the site knows after Welcome was stored."""
+
+    limits: session_pb2.Limits
+    positions: list[session_pb2.FeedPosition]
+    """The position table, where the central asked for it; else empty."""
+    wants: list[document_pb2.RecordKey] = field(default_factory=list)
+    last_applied: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Frames to send, and whether there were no more."""
+
+    frames: list[document_pb2.Frame]
+    exhausted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PullStored:
+    """A pull frame is durable."""
+
+    sequence: int
+    records: int
+    wants: list[document_pb2.RecordKey]
+    requeued: int
+
+
+class SiteMachine(Machine):
+    """See the module.
+
+    Args:
+        stay: True to stay connected and send as changes happen; False to leave after a round that moved nothing.
+    """
+
+    TRANSITIONS: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+        "greeting": {"welcome": ("settling",), **dict.fromkeys(_ASKED, ("greeting",)), **_ENDS},
+        "settling": {"welcome_stored": ("pushing", "exchanging"), **dict.fromkeys(_ASKED, ("settling",)),
+                     **_ENDS},
+        "pushing": {"frames_loaded": ("pushing", "exchanging"), **dict.fromkeys(_PUSHES, ("pushing",)), **_ENDS},
+        "exchanging": {**dict.fromkeys((*_PUSHES, *_PULLS), ("exchanging",)), "compared": ("exchanging", "leaving"),
+                       **_ENDS},
+        "leaving": {**dict.fromkeys((*_ASKED, "waited"), ("leaving",)), **_ENDS},
+    }  # fmt: skip
+
+    def __init__(self, stay: bool) -> None:
+        super().__init__("greeting")
+        self.stay = stay
+        self.round = 0
+        self.rounds_run = 0
+        self._limits = session_pb2.Limits(window_frames=1)
+        self._unacknowledged: deque[int] = deque()
+        self._last_sent = 0
+        self._loading = self._exhausted = self._waiting = False
+        self._sent_since_checkpoint = self._moved = False
+        self._answered = 0
+        self._wants: list[document_pb2.RecordKey] = []
+
+    @property
+    def waits(self) -> bool:
+        """See Machine."""
+        if self.state in ("greeting", "leaving"):
+            return True
+        return bool(self._unacknowledged) or (self.state == "exchanging" and self._answered < self.round)
+
+    @property
+    def window(self) -> int:
+        """Frames under way."""
+        return len(self._unacknowledged)
+
+    def _problem(self, error: PackhorseError) -> session_pb2.SiteMessage:
+        # A site has no Problem to send: it says goodbye with the code.
+        return session_pb2.SiteMessage(goodbye=session_pb2.Goodbye(code=error_problem(error).code))
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    def _on_welcome(self, welcome: session_pb2.Welcome) -> list[Step]:
+        self.state = "settling"
+        return [Action("store_welcome", welcome)]
+
+    def _on_welcome_stored(self, stored: Stored) -> list[Step]:
+        self.state = "pushing"
+        self._limits, self._last_sent, self._wants = stored.limits, stored.last_applied, stored.wants
+        return [*_position_pages(stored.positions), *self._load()]
+
+    # --- pushing ------------------------------------------------------------------------------------------------------
+
+    def _load(self) -> list[Step]:
+        room = self._limits.window_frames - len(self._unacknowledged)
+        if self._loading or self._exhausted or self._waiting or room <= 0:
+            return []
+        self._loading = True
+        return [Action("load_frames", (self._last_sent, room))]
+
+    def _on_frames_loaded(self, loaded: Loaded) -> list[Step]:
+        self._loading = False
+        if self._waiting:  # the central became busy meanwhile: the window is void, these are loaded again
+            return []
+        steps: list[Step] = []
+        for frame in loaded.frames:
+            self._unacknowledged.append(frame.number)
+            self._last_sent = frame.number
+            self._sent_since_checkpoint = self._moved = True
+            steps.append(Send(session_pb2.SiteMessage(frame=frame)))
+        self._exhausted = loaded.exhausted
+        return [*steps, *(self._checkpoint() if self._exhausted else self._load())]
+
+    def _checkpoint(self) -> list[Step]:
+        first = self.state == "pushing"
+        self.state = "exchanging"
+        if not (first or self._sent_since_checkpoint):
+            return []
+        return self._next_round() + (self._ask() if first else [])
+
+    def _next_round(self) -> list[Step]:
+        self.round += 1
+        self._sent_since_checkpoint = False
+        checkpoint = session_pb2.PushCheckpoint(round=self.round, last_frame=self._last_sent)
+        return [Send(session_pb2.SiteMessage(push_checkpoint=checkpoint))]
+
+    def _on_acknowledgement(self, told: session_pb2.Acknowledgement) -> list[Step]:
+        if not self._unacknowledged or self._unacknowledged[0] != told.number:
+            return self._broken(f"Frame {told.number} was acknowledged out of order.")
+        return [Action("store_acknowledgement", told)]
+
+    def _on_acknowledgement_stored(self, needs_more: bool) -> list[Step]:
+        self._unacknowledged.popleft()
+        if needs_more:
+            self._exhausted = False
+        return self._load()
+
+    def _on_busy(self, busy: session_pb2.Busy) -> list[Step]:
+        if busy.number not in self._unacknowledged:
+            return self._broken(f"Busy was said of frame {busy.number}, which is not under way.")
+        while self._unacknowledged and self._unacknowledged[-1] >= busy.number:
+            self._unacknowledged.pop()
+        self._last_sent = busy.number - 1
+        self._exhausted, self._waiting = False, True
+        low, high = BUSY_MILLISECONDS
+        return [Action("wait", min(max(busy.retry_after_milliseconds, low), high) / 1000)]
+
+    def _on_waited(self, _: None) -> list[Step]:
+        self._waiting = False
+        return self._load() if self.state != "leaving" else []
+
+    def _on_changed(self, _: None) -> list[Step]:
+        """Something was edited here."""
+        self._exhausted = False
+        return self._load() if self.state in ("pushing", "exchanging") else []
+
+    # --- pulling ------------------------------------------------------------------------------------------------------
+
+    def _on_pull_frame(self, frame: document_pb2.PullFrame) -> list[Step]:
+        return [Action("store_pull", frame)]
+
+    def _on_pull_stored(self, stored: PullStored) -> list[Step]:
+        self._moved = True
+        self._wants += stored.wants
+        told = session_pb2.PullAcknowledgement(sequence=stored.sequence)
+        steps: list[Step] = [Send(session_pb2.SiteMessage(pull_acknowledgement=told), urgent=True), *self._ask()]
+        if stored.requeued:
+            self._exhausted = False
+            steps += self._load()
+        return steps
+
+    def _ask(self) -> list[Step]:
+        steps: list[Step] = []
+        while self._wants:
+            part, self._wants = self._wants[:WANT_DOCUMENTS], self._wants[WANT_DOCUMENTS:]
+            steps.append(Send(session_pb2.SiteMessage(want=session_pb2.Want(documents=part))))
+            self._moved = True
+        return steps
+
+    def _on_pull_checkpoint(self, checkpoint: session_pb2.PullCheckpoint) -> list[Step]:
+        if checkpoint.round > self.round:
+            return self._broken(f"A checkpoint answers round {checkpoint.round}; there were {self.round}.")
+        self._answered = checkpoint.round
+        return [Action("compare", checkpoint)]
+
+    def _on_compared(self, report: session_pb2.CheckpointReport) -> list[Step]:
+        steps: list[Step] = [Send(session_pb2.SiteMessage(checkpoint_report=report), urgent=True)]
+        if self.stay or report.round < self.round or self._unacknowledged or self._loading or self._waiting:
+            return steps
+        self.rounds_run += 1
+        if self.rounds_run >= ROUNDS or not (self._moved or report.waiting_to_push):
+            return [*steps, *self._leave()]
+        self._moved = False
+        self._exhausted, self._sent_since_checkpoint = False, True
+        return [*steps, *self._load()]
+
+    # --- leaving ------------------------------------------------------------------------------------------------------
+
+    def _on_leave(self, _: None) -> list[Step]:
+        """Somebody asked for the session to end once a round moved nothing."""
+        self.stay = False
+        return self._on_round_wanted(None)
+
+    def _on_round_wanted(self, _: None) -> list[Step]:
+        """Somebody asked for another round of push and pull, even if nothing moves."""
+        if self.state != "exchanging" or self._answered < self.round or self._unacknowledged or self._loading:
+            return []
+        self._exhausted, self._sent_since_checkpoint = False, True
+        return self._load()
+
+    def _leave(self) -> list[Step]:
+        self.state = "leaving"
+        return [Send(session_pb2.SiteMessage(goodbye=session_pb2.Goodbye()))]
+
+    def _on_goodbye(self, goodbye: session_pb2.Goodbye) -> list[Step]:
+        if self.state == "leaving":
+            return self._end(None)
+        if goodbye.code == Code.DRAINING:
+            return self._end(Unavailable(Code.DRAINING, "The central node is going down."))
+        return self._broken("The central said goodbye first.")
+
+    def _broken(self, what: str) -> list[Step]:
+        return self._end(PeerProblem(Code.PROTOCOL_BROKEN, what), tell=True)
+
+
+def _position_pages(positions: list[session_pb2.FeedPosition]) -> list[Step]:
+    pages = [positions[at : at + POSITIONS_PER_PAGE] for at in range(0, len(positions), POSITIONS_PER_PAGE)]
+    return [
+        Send(session_pb2.SiteMessage(positions=session_pb2.Positions(positions=page, last=page is pages[-1])))
+        for page in pages
+    ]

@@ -1,0 +1,90 @@
+"""The database on aiosqlite: one connection that writes, one that reads, one that watches; a thread each.
+
+One awaited call into aiosqlite costs some 80 microseconds, and two tasks that share a connection share its transaction.
+So work crosses into the thread once per transaction, as a whole function: nothing can come between its statements.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from engine.catalogue.model import Catalogue
+from engine.storage.database import Result, Work, snapshot, transact
+from engine.storage.schema import prepare
+from engine.storage.sqlite_file import checkpoint_if_due, open_reader, open_writer
+
+
+class _WorkConnection(aiosqlite.Connection):
+    """An aiosqlite connection that runs a whole function on its thread.
+
+    `_execute` is how every method of aiosqlite reaches the thread; the library has no public name for it.
+    """
+
+    async def run(self, work: Work[Result]) -> Result:
+        execute: Any = self._execute  # untyped there
+        result: Result = await execute(work, self._conn)
+        return result
+
+    @classmethod
+    async def open(cls, connect: Callable[[], sqlite3.Connection]) -> "_WorkConnection":
+        """Starts the thread and opens the connection on it."""
+        connection = cls(connect, iter_chunk_size=64)
+        await connection
+        return connection
+
+
+class AiosqliteDatabase:
+    """A node's database file. Open it with `open_database`."""
+
+    def __init__(self, path: Path, writer: _WorkConnection, reader: _WorkConnection, watcher: _WorkConnection) -> None:
+        self._path, self._writer, self._reader, self._watcher = path, writer, reader, watcher
+
+    async def write(self, work: Work[Result]) -> Result:
+        """See `Database.write`."""
+
+        def transaction(connection: sqlite3.Connection) -> Result:
+            result = transact(connection, work)
+            checkpoint_if_due(connection, self._path)
+            return result
+
+        return await self._writer.run(transaction)
+
+    async def read(self, work: Work[Result]) -> Result:
+        """See `Database.read`."""
+        return await self._reader.run(partial(snapshot, work=work))
+
+    async def data_version(self) -> int:
+        """See `Database.data_version`."""
+        return await self._watcher.run(lambda connection: int(connection.execute("PRAGMA data_version").fetchone()[0]))
+
+    async def close(self) -> None:
+        """See `Database.close`. The log is copied into the file when nobody else uses it."""
+        for connection in (self._watcher, self._reader, self._writer):
+            await connection.close()
+
+
+async def open_database(path: Path, catalogue: Catalogue, more: tuple[str, ...] = ()) -> AiosqliteDatabase:
+    """Opens, and where needed makes or upgrades, a node's database. Arguments and errors as `schema.prepare`."""
+
+    def writer() -> sqlite3.Connection:
+        connection = open_writer(path)
+        try:
+            prepare(connection, catalogue, more)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    opened: list[_WorkConnection] = []
+    try:
+        for connect in (writer, partial(open_reader, path), partial(open_reader, path)):
+            opened.append(await _WorkConnection.open(connect))
+    except BaseException:
+        for connection in opened:
+            await connection.close()
+        raise
+    return AiosqliteDatabase(path, *opened)

@@ -1,0 +1,106 @@
+"""The feeds that a node publishes: positions are given here, as the last step of the transaction that made the change.
+
+One counter per feed (`sync_scope.position`), raised under the write lock that the commit holds: positions are in commit
+order and a reader that has seen position n has seen everything up to n (law 4). The membership row of (record, scope)
+is the feed entry; a newer entry of the same record replaces it, so a feed holds each record once.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from engine.storage.digests import DigestLedger
+from engine.storage.records import Change, Key, State, by_table, chunks
+from engine.storage.scopes import scope_numbers
+
+PUT, DELETE, LEAVE = 0, 1, 2
+
+
+class Routed(NamedTuple):
+    """A written change with the scopes that it is in now. A deleted record stays in those it was in."""
+
+    change: Change
+    scopes: Sequence[str]
+    before: State | None
+
+
+def publish(connection: sqlite3.Connection, routed: Sequence[Routed]) -> set[str]:
+    """Writes feed entries and digests for changes that are already in the tables; returns the scopes that moved."""
+    numbers = scope_numbers(connection, dict.fromkeys(scope for entry in routed for scope in entry.scopes))
+    before = _memberships(connection, [(entry.change.table.name, entry.change.id) for entry in routed])
+    heads = {
+        number: connection.execute("SELECT position FROM sync_scope WHERE scope = ?", (number,)).fetchone()[0]
+        for number in {*numbers.values(), *(scope for scopes in before.values() for scope in scopes)}
+    }
+    ledger, entries = DigestLedger(), []
+    moved: set[int] = set()
+    for entry in routed:
+        change, key = entry.change, (entry.change.table.name, entry.change.id)
+        old = before.get(key, {})
+        new = set(old) if change.row is None and not entry.scopes else {numbers[scope] for scope in entry.scopes}
+        if entry.before is not None and not entry.before.deleted:
+            for scope, state in old.items():
+                if state == PUT:
+                    ledger.remove(scope, key[0], entry.before.hash)
+        for scope in sorted(new | {scope for scope, state in old.items() if state != LEAVE}):
+            state = LEAVE if scope not in new else DELETE if change.row is None else PUT
+            if state == PUT:
+                ledger.add(scope, key[0], change.hash)
+            heads[scope] += 1
+            moved.add(scope)
+            entries.append((*key, scope, heads[scope], change.root_id, state))
+    _write_entries(connection, entries)
+    ledger.write(connection)
+    connection.executemany(
+        "UPDATE sync_scope SET position = ? WHERE scope = ?", [(heads[scope], scope) for scope in sorted(moved)]
+    )
+    return scope_names(connection, moved)
+
+
+def _memberships(connection: sqlite3.Connection, keys: Iterable[Key]) -> dict[Key, dict[int, int]]:
+    """Record -> scope -> state of its feed entry."""
+    found: dict[Key, dict[int, int]] = {}
+    for table, ids in by_table(keys).items():
+        for marks, part in chunks(ids):
+            for record_id, scope, state in connection.execute(
+                f"SELECT id, scope, state FROM sync_membership WHERE table_name = ? AND id IN ({marks})",
+                (table, *part),
+            ):
+                found.setdefault((table, record_id), {})[scope] = state
+    return found
+
+
+def _write_entries(connection: sqlite3.Connection, entries: Sequence[tuple[object, ...]]) -> None:
+    connection.executemany(
+        "INSERT INTO sync_membership (table_name, id, scope, position, root_id, state) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (table_name, id, scope) DO UPDATE SET position = excluded.position, state = excluded.state",
+        entries,
+    )
+
+
+def scope_names(connection: sqlite3.Connection, scopes: Iterable[int]) -> set[str]:
+    """The names of scopes by their numbers."""
+    return {
+        connection.execute("SELECT name FROM sync_scope WHERE scope = ?", (scope,)).fetchone()[0] for scope in scopes
+    }
+
+
+def scopes_in_force(connection: sqlite3.Connection, key: Key) -> list[str]:
+    """The scopes that a record is in now."""
+    rows = connection.execute(
+        "SELECT s.name FROM sync_membership AS m JOIN sync_scope AS s USING (scope)"
+        " WHERE m.table_name = ? AND m.id = ? AND m.state <> 2",
+        key,
+    )
+    return [row[0] for row in rows]
+
+
+def heads(connection: sqlite3.Connection, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Scope name -> (number, position of the feed's last entry), for the scopes that exist."""
+    found: dict[str, tuple[int, int]] = {}
+    for marks, part in chunks(list(names)):
+        for name, scope, position in connection.execute(
+            f"SELECT name, scope, position FROM sync_scope WHERE name IN ({marks})", part
+        ):
+            found[name] = (scope, position)
+    return found

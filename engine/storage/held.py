@@ -1,0 +1,112 @@
+"""Documents kept aside with a reason: never dropped, at most one per document and site, woken when what they wait for
+arrives (law 7, F4, F28)."""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from packhorse.sync.v1 import document_pb2
+
+from engine.errors import Code, sentence
+from engine.limits import HELD_DOCUMENTS_PER_SITE
+from engine.rules.versions import Version
+from engine.session.frames import from_wire
+from engine.storage.records import Key
+
+_COLUMNS = (
+    "table_name, id, site, term, term_id, counter, base_term, base_term_id, base_counter, code, sentence,"
+    " waits_table, waits_id, ready, held_at, document"
+)
+
+
+class Reason(NamedTuple):
+    """Why a document is held."""
+
+    code: Code
+    says: str
+    waits_for: Key | None = None
+
+
+class Held(NamedTuple):
+    """A held document."""
+
+    key: Key
+    site: int
+    version: Version
+    base: Version
+    code: str
+    document: document_pb2.Document
+
+
+def hold(
+    connection: sqlite3.Connection, document: document_pb2.Document, base: Version, site: int, why: Reason, now: int
+) -> bool:
+    """Keeps a document, in place of an older version of it; False when the site's quota is used up."""
+    key = (document.table, document.id)
+    there = connection.execute(
+        "SELECT 1 FROM sync_held WHERE table_name = ? AND id = ? AND site = ?", (*key, site)
+    ).fetchone()
+    if there is None and held_count(connection, site) >= HELD_DOCUMENTS_PER_SITE:
+        return False
+    waits = why.waits_for or ("", "")
+    connection.execute(
+        f"INSERT OR REPLACE INTO sync_held ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+        (*key, site, *from_wire(document.version), *base, why.code, sentence(why.code, why.says), *waits, now,
+         document.SerializeToString()),
+    )  # fmt: skip
+    return True
+
+
+def held_documents(connection: sqlite3.Connection, keys: Iterable[Key], site: int) -> dict[Key, Held]:
+    """The held documents of a site among these keys."""
+    if connection.execute("SELECT 1 FROM sync_held WHERE site = ? LIMIT 1", (site,)).fetchone() is None:
+        return {}
+    found = {}
+    for key in keys:
+        row = connection.execute(
+            f"SELECT {_COLUMNS} FROM sync_held WHERE table_name = ? AND id = ? AND site = ?", (*key, site)
+        ).fetchone()
+        if row is not None:
+            found[key] = _held(row)
+    return found
+
+
+def let_go(connection: sqlite3.Connection, keys: Iterable[Key], site: int) -> None:
+    """Takes documents of a site out of the held list: they are applied, or replaced by something newer."""
+    connection.executemany(
+        "DELETE FROM sync_held WHERE table_name = ? AND id = ? AND site = ?", [(*key, site) for key in keys]
+    )
+
+
+def wake(connection: sqlite3.Connection, arrived: Iterable[Key]) -> None:
+    """Marks the documents that wait for one of these records."""
+    if connection.execute("SELECT 1 FROM sync_held WHERE waits_id <> '' LIMIT 1").fetchone() is None:
+        return
+    connection.executemany("UPDATE sync_held SET ready = 1 WHERE waits_table = ? AND waits_id = ?", arrived)
+
+
+def woken(connection: sqlite3.Connection, limit: int) -> list[Held]:
+    """Documents whose wait is over, the oldest first."""
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM sync_held WHERE ready = 1 ORDER BY held_at LIMIT ?", (limit,))
+    return [_held(row) for row in rows]
+
+
+def held_count(connection: sqlite3.Connection, site: int | None = None) -> int:
+    """How many documents are held, of one site or in all."""
+    if site is None:
+        return int(connection.execute("SELECT count(*) FROM sync_held").fetchone()[0])
+    return int(connection.execute("SELECT count(*) FROM sync_held WHERE site = ?", (site,)).fetchone()[0])
+
+
+def held_list(connection: sqlite3.Connection, site: int | None = None, limit: int = 20) -> list[dict[str, Any]]:
+    """The held documents for a person: table, id, site, code, sentence."""
+    where, values = ("WHERE site = ?", (site, limit)) if site is not None else ("", (limit,))
+    rows = connection.execute(
+        f"SELECT table_name, id, site, code, sentence FROM sync_held {where} ORDER BY held_at LIMIT ?", values
+    )
+    return [dict(zip(("table", "id", "site", "code", "sentence"), row, strict=True)) for row in rows]
+
+
+def _held(row: tuple[Any, ...]) -> Held:
+    document = document_pb2.Document.FromString(row[15])
+    return Held((row[0], row[1]), row[2], Version(*row[3:6]), Version(*row[6:9]), row[9], document)

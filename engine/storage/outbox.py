@@ -1,0 +1,151 @@
+"""What a node has edited and its peer has not acknowledged: read from the outbox as whole documents.
+
+Both nodes take their changes from here: a site cuts them into frames, the central routes its own into feeds.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from engine.catalogue.codec import Unreadable, codec, record_hash
+from engine.catalogue.model import Catalogue, Row, Table
+from engine.limits import COUNT_CAP
+from engine.rules.authority import Owner
+from engine.rules.versions import Term, Version
+from engine.storage.records import Change, Key, State, by_table, read_rows, read_states, read_unknown
+
+_COLLECTED = (
+    "(store_id = '' OR NOT EXISTS (SELECT 1 FROM sync_authority AS a"
+    " WHERE a.owner = 'store' AND a.key = sync_outbox.store_id AND a.pushes = 0))"
+)
+_PUSHED = f"token <> framed_token AND {_COLLECTED}"
+
+
+class Entry(NamedTuple):
+    """One row of the outbox."""
+
+    table: str
+    id: str
+    token: int
+
+
+class Edited(NamedTuple):
+    """A document with changes that wait. `term` is the lowest under which one of them was made."""
+
+    root: Table
+    id: str
+    term: Term
+    queued_at: int
+    entries: tuple[Entry, ...]
+
+
+def waiting(connection: sqlite3.Connection, cap: int = COUNT_CAP) -> int:
+    """Changes that wait to be pushed or acknowledged, counted up to cap + 1. Those of a store that the central does not
+    collect are left out, and those that the central has and holds."""
+    held = (
+        "token = framed_token AND EXISTS (SELECT 1 FROM sync_outcome AS o WHERE o.root_table = sync_outbox.root_table"
+        " AND o.root_id = sync_outbox.root_id AND o.disposition = 'held')"
+    )
+    pushed = f"{_COLLECTED} AND NOT ({held})"
+    query = f"SELECT count(*) FROM (SELECT 1 FROM sync_outbox WHERE {pushed} LIMIT {cap + 1})"
+    return int(connection.execute(query).fetchone()[0])
+
+
+def edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, records: int) -> list[Edited]:
+    """The documents edited first, with about that many records; each with all its changes, in dependency order."""
+    rows = connection.execute(
+        "SELECT root_table, root_id, table_name, id, token, term, term_id, queued_at FROM sync_outbox"
+        f" WHERE {_PUSHED} ORDER BY queued_at LIMIT ?",
+        (records,),
+    ).fetchall()
+    found: dict[Key, list[tuple[object, ...]]] = {}
+    for row in rows:
+        found.setdefault((row[0], row[1]), []).append(row)
+    documents = []
+    for (root_table, root_id), entries in found.items():
+        every = entries
+        if catalogue.members_of(root_table):
+            every = connection.execute(
+                "SELECT root_table, root_id, table_name, id, token, term, term_id, queued_at FROM sync_outbox"
+                " WHERE root_table = ? AND root_id = ? AND token <> framed_token",
+                (root_table, root_id),
+            ).fetchall()
+        documents.append(_edited(catalogue[root_table], root_id, every))
+    return sorted(documents, key=lambda document: (catalogue.order[document.root.name], document.queued_at))
+
+
+def _edited(root: Table, root_id: str, rows: list[tuple[object, ...]]) -> Edited:
+    term = min(Term(int(str(row[5])), int(str(row[6]))) for row in rows)
+    entries = tuple(Entry(str(row[2]), str(row[3]), int(str(row[4]))) for row in rows)
+    return Edited(root, root_id, term, min(int(str(row[7])) for row in rows), entries)
+
+
+class Present:
+    """The rows, unknown fields and states of a batch of documents as they are now, read at once."""
+
+    def __init__(self, connection: sqlite3.Connection, catalogue: Catalogue, keys: Iterable[Key]) -> None:
+        every = list(dict.fromkeys(keys))
+        self.states: dict[Key, State] = read_states(connection, every)
+        self._rows: dict[Key, Row] = {}
+        self._unknown: dict[Key, bytes] = {}
+        for name, ids in by_table(every).items():
+            table = catalogue[name]
+            self._rows.update(((name, record_id), row) for record_id, row in read_rows(connection, table, ids).items())
+            kept = read_unknown(connection, table, ids)
+            self._unknown.update(((name, record_id), fields) for record_id, fields in kept.items())
+
+    def row(self, key: Key) -> Row | None:
+        """The row, or None where there is none."""
+        return self._rows.get(key)
+
+    def unknown(self, key: Key) -> bytes:
+        """The unknown fields kept beside the row."""
+        return self._unknown.get(key, b"")
+
+    def change(self, table: Table, record_id: str, root_id: str, version: Version) -> Change:
+        """The record as a change of that version. Raises Unreadable when its row does not fit the catalogue."""
+        key = (table.name, record_id)
+        row, unknown = self._rows.get(key), self._unknown.get(key, b"")
+        canonical = codec(table).canonical(row, unknown) if row is not None else b""
+        return Change(table, record_id, root_id, version, row, unknown, record_hash(*key, *version, canonical))
+
+    def is_unchanged(self, table: Table, record_id: str) -> bool:
+        """Whether the record is what both ends agreed on last, or was never there and is not now."""
+        key = (table.name, record_id)
+        state, row = self.states.get(key), self._rows.get(key)
+        if state is None or state.deleted or row is None:
+            return row is None and (state is None or state.deleted)
+        try:
+            return self.change(table, record_id, state.root_id, state.version).hash == state.hash
+        except Unreadable:
+            return False
+
+
+def forget(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    """Takes changes out of the outbox, each only if it was not edited again since it was read."""
+    connection.executemany("DELETE FROM sync_outbox WHERE table_name = ? AND id = ? AND token = ?", entries)
+
+
+def queue_again(connection: sqlite3.Connection, key: Key, root: Key, right: Owner) -> None:
+    """Puts an own record into the outbox as if it had just been edited, under the right that covers it."""
+    connection.execute("UPDATE sync_counter SET last = last + 1")
+    connection.execute(
+        "INSERT INTO sync_outbox (table_name, id, root_table, root_id, store_id, token, queued_at, term, term_id)"
+        " SELECT ?, ?, ?, ?, a.key, c.last, c.last, a.term, a.term_id FROM sync_counter AS c, sync_authority AS a"
+        " WHERE a.owner = ? AND a.key = ? ON CONFLICT (table_name, id) DO UPDATE SET token = excluded.token",
+        (*key, *root, right.right.value, right.key),
+    )
+
+
+def orphans(connection: sqlite3.Connection, catalogue: Catalogue, document: Edited) -> list[Key]:
+    """Lines of a document whose root row is gone: those that were known to the peer, and those that a delete trigger
+    left because it took the delete for an INSERT OR REPLACE (triggers.py)."""
+    found: list[Key] = []
+    for member in catalogue.members_of(document.root.name):
+        query = (
+            f"SELECT id FROM {member.name} WHERE {member.parent_column} = ? UNION"
+            " SELECT id FROM sync_record WHERE root_id = ? AND root_id <> '' AND table_name = ? AND deleted = 0"
+        )
+        rows = connection.execute(query, (document.id, document.id, member.name))
+        found += [(member.name, row[0]) for row in rows]
+    return found

@@ -1,0 +1,212 @@
+"""Reads what a subscriber has not got yet, feed by feed, in one snapshot (F14).
+
+Pages are read in the order of record positions. For every document touched, all its other entries beyond the
+subscriber's position go along, from the same snapshot, so that no page shows half a document; the subscriber's position
+moves to the last *paged* position only, so that nothing is passed. Entries sent ahead come again and change nothing.
+
+What the subscriber wrote itself travels as (key, version, hash) without content: it proves agreement, or makes the
+subscriber ask for the document (F8).
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from packhorse.sync.v1 import document_pb2
+
+from engine.catalogue.codec import codec
+from engine.catalogue.model import Catalogue
+from engine.limits import COUNT_CAP, FRAME_BYTES
+from engine.session.frames import to_wire
+from engine.storage.feeds import LEAVE, heads
+from engine.storage.outbox import Present
+from engine.storage.records import Key, State, Writer, chunks
+
+
+class Cursor(NamedTuple):
+    """A subscription and how far its subscriber is."""
+
+    scope: str
+    generation: int
+    position: int
+
+
+class Page(NamedTuple):
+    """What goes into one pull frame."""
+
+    sections: list[document_pb2.FeedSection]
+    records: int
+    exhausted: bool
+    """Nothing more was there in the snapshot."""
+    remaining: int
+    """Estimate of the records that were still to come, capped."""
+
+
+class _Entry(NamedTuple):
+    table: str
+    id: str
+    root_id: str
+    position: int
+    state: int
+
+
+def read_page(
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    cursors: Iterable[Cursor],
+    receiver: Writer,
+    tables: frozenset[str],
+    limit: int,
+) -> Page:
+    """The next page for a subscriber.
+
+    Args:
+        connection: inside a read snapshot.
+        catalogue: this node's catalogue.
+        cursors: the subscriptions, the essential first.
+        receiver: who will read it.
+        tables: the tables that the receiver knows; records of others are passed over here.
+        limit: about how many records.
+    """
+    every = list(cursors)
+    known = heads(connection, (cursor.scope for cursor in every))
+    sections: list[document_pb2.FeedSection] = []
+    records, size, remaining, exhausted = 0, 0, 0, True
+    for cursor in every:
+        scope, head = known.get(cursor.scope, (0, 0))
+        if head <= cursor.position:
+            continue
+        if records >= limit or size >= FRAME_BYTES:
+            exhausted = False
+            remaining += count_beyond(connection, scope, cursor.position)
+            if remaining > COUNT_CAP:
+                break
+            continue
+        entries = _entries(connection, catalogue, scope, cursor.position, limit - records)
+        last = max(entry.position for entry in entries[0]) if entries[0] else head
+        section = _section(connection, catalogue, cursor, [*entries[0], *entries[1]], last, receiver, tables)
+        sections.append(section)
+        records += len(entries[0]) + len(entries[1])
+        size += section.ByteSize()
+        if last < head:
+            exhausted = False
+            remaining += count_beyond(connection, scope, last)
+    return Page(sections, records, exhausted, remaining)
+
+
+def count_beyond(connection: sqlite3.Connection, scope: int, position: int, cap: int = COUNT_CAP) -> int:
+    """Entries of a feed beyond a position, counted up to cap + 1."""
+    query = f"SELECT count(*) FROM (SELECT 1 FROM sync_membership WHERE scope = ? AND position > ? LIMIT {cap + 1})"
+    return int(connection.execute(query, (scope, position)).fetchone()[0])
+
+
+def _entries(
+    connection: sqlite3.Connection, catalogue: Catalogue, scope: int, after: int, limit: int
+) -> tuple[list[_Entry], list[_Entry]]:
+    """(the page, the other entries beyond `after` of the documents that the page touches)."""
+    columns = "table_name, id, root_id, position, state"
+    page = [
+        _Entry(*row)
+        for row in connection.execute(
+            f"SELECT {columns} FROM sync_membership WHERE scope = ? AND position > ? ORDER BY position LIMIT ?",
+            (scope, after, limit),
+        )
+    ]
+    there = {(entry.table, entry.id) for entry in page}
+    roots = {(_root_table(catalogue, entry), entry.root_id) for entry in page if entry.root_id}
+    others = []
+    for marks, part in chunks(sorted({root_id for _, root_id in roots})):
+        for row in connection.execute(
+            f"SELECT {columns} FROM sync_membership WHERE scope = ? AND root_id IN ({marks}) AND position > ?",
+            (scope, *part, after),
+        ):
+            entry = _Entry(*row)
+            if (entry.table, entry.id) not in there and (_root_table(catalogue, entry), entry.root_id) in roots:
+                others.append(entry)
+    return page, others
+
+
+def _root_table(catalogue: Catalogue, entry: _Entry) -> str:
+    return catalogue.root_of(catalogue[entry.table]).name
+
+
+def _section(
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    cursor: Cursor,
+    entries: Sequence[_Entry],
+    last: int,
+    receiver: Writer,
+    tables: frozenset[str],
+) -> document_pb2.FeedSection:
+    section = document_pb2.FeedSection(
+        scope=cursor.scope, generation=cursor.generation, from_position=cursor.position, to_position=last
+    )
+    section.left.extend(
+        document_pb2.RecordKey(table=entry.table, id=entry.id) for entry in entries if entry.state == LEAVE
+    )
+    keys = [(e.table, e.id) for e in entries if e.state != LEAVE and e.table in tables]
+    present = Present(connection, catalogue, keys)
+    groups: dict[Key, list[Key]] = {}
+    for entry in entries:
+        if entry.state != LEAVE and entry.table in tables:
+            root = (_root_table(catalogue, entry), entry.root_id or entry.id)
+            groups.setdefault(root, []).append((entry.table, entry.id))
+    for root, members in groups.items():
+        section.documents.append(_document(catalogue, root, members, present, receiver))
+    return section
+
+
+def _document(
+    catalogue: Catalogue, root: Key, keys: Sequence[Key], present: Present, receiver: Writer | None
+) -> document_pb2.Document:
+    # A row that is missing although it was never deleted is damage here: absence is never sent as a delete.
+    there = [key for key in keys if present.states[key].deleted or present.row(key) is not None]
+    ordered = sorted(there, key=lambda key: key != root)
+    versions = {key: present.states[key].version for key in keys}
+    newest = max(versions.values(), key=lambda version: version.order)
+    document = document_pb2.Document(table=root[0], id=root[1], version=to_wire(newest))
+    for key in ordered:
+        record = document.records.add()
+        if key != root:
+            record.table, record.id = key
+        if versions[key] != newest:
+            record.version.CopyFrom(to_wire(versions[key]))
+        state, row = present.states[key], present.row(key)
+        if row is None or state.deleted:
+            record.deleted = True
+        elif receiver is not None and _wrote(state, receiver):
+            record.hash = state.hash
+        else:
+            record.content = codec(catalogue[key[0]]).encode(row, present.unknown(key))
+    return document
+
+
+def _wrote(state: State, receiver: Writer) -> bool:
+    return state.writer_site == receiver.site and state.writer_epoch == receiver.epoch
+
+
+def read_wanted(
+    connection: sqlite3.Connection, catalogue: Catalogue, roots: Iterable[Key], scopes: frozenset[str]
+) -> list[document_pb2.Document]:
+    """Whole documents by key, with their tombstones; keys outside the receiver's scopes are passed over."""
+    documents = []
+    for table, root_id in roots:
+        if table not in catalogue or catalogue[table].parent:
+            continue
+        rows = connection.execute(
+            "SELECT s.name FROM sync_membership AS m JOIN sync_scope AS s USING (scope)"
+            " WHERE m.table_name = ? AND m.id = ? AND m.state <> 2",
+            (table, root_id),
+        )
+        if not scopes & {row[0] for row in rows}:
+            continue
+        keys = [(table, root_id)]
+        if catalogue.members_of(table):
+            names = {member.name for member in catalogue.members_of(table)}
+            found = connection.execute("SELECT table_name, id FROM sync_record WHERE root_id = ?", (root_id,))
+            keys += [(row[0], row[1]) for row in found if row[0] in names]
+        document = _document(catalogue, (table, root_id), keys, Present(connection, catalogue, keys), None)
+        document.whole = True
+        documents.append(document)
+    return documents

@@ -1,0 +1,327 @@
+"""The sender's side of frames: cut them, keep their bytes, settle what the peer says became of them.
+
+Order of durability (DESIGN section 5.2, F1): the frame's exact bytes and the (record, token) of each change in it are
+committed before the first byte is sent; a repeat sends those bytes. A change leaves the outbox only when the token that
+was framed is acknowledged and still the newest.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from packhorse.sync.v1 import document_pb2, session_pb2
+
+from engine.catalogue.codec import Unreadable, codec
+from engine.catalogue.model import Catalogue
+from engine.errors import Code, PeerProblem, sentence
+from engine.limits import FRAME_BYTES, FRAME_RECORDS
+from engine.rules.versions import NEVER, Version, next_version
+from engine.session.frames import Link, pack, to_wire
+from engine.storage.digests import DigestLedger
+from engine.storage.outbox import Edited, Present, edited_documents, forget, orphans
+from engine.storage.records import Change, Key, applying, members_of, read_meta, write_meta
+
+
+class Cut(NamedTuple):
+    """A document as it goes into a frame."""
+
+    edited: Edited
+    whole: bool
+    base: Version
+    changes: list[Change]
+    message: document_pb2.Document
+
+
+class Known(NamedTuple):
+    """What the sender knows of a document beyond its acknowledged state."""
+
+    in_flight: Version | None
+    disposition: str
+    """Empty, or what the peer said of the last version that it was sent, where it did not apply that."""
+
+
+def cut_frame(connection: sqlite3.Connection, catalogue: Catalogue, site: int, now: int) -> document_pb2.Frame | None:
+    """Cuts the next frame from the outbox and stores it; None when nothing waits.
+
+    Runs inside a write transaction; the frame may be sent once that is committed.
+    """
+    while edited := edited_documents(connection, catalogue, FRAME_RECORDS):
+        cuts = _cut_documents(connection, catalogue, edited, site, now)
+        if cuts:
+            return _store(connection, cuts)
+    return None
+
+
+def _cut_documents(
+    connection: sqlite3.Connection, catalogue: Catalogue, edited: list[Edited], site: int, now: int
+) -> list[Cut]:
+    lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in edited if catalogue.members_of(d.root.name)}
+    keys = [(entry.table, entry.id) for document in edited for entry in document.entries]
+    roots = [(document.root.name, document.id) for document in edited]
+    present = Present(connection, catalogue, [*keys, *roots, *(key for found in lost.values() for key in found)])
+    known = _known(connection, roots)
+    cuts, records, size = [], 0, 0
+    for document in edited:
+        try:
+            cut = _cut(connection, catalogue, document, present, known, lost.get((document.root.name, document.id), []))
+        except Unreadable as error:
+            _set_aside(connection, document, site, str(error), now)
+            continue
+        if cut is None:
+            forget(connection, document.entries)
+            continue
+        cuts.append(cut)
+        records, size = records + len(cut.changes), size + cut.message.ByteSize()
+        if records >= FRAME_RECORDS or size >= FRAME_BYTES:
+            break
+    return cuts
+
+
+def _cut(
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    document: Edited,
+    present: Present,
+    known: dict[Key, Known],
+    lost: list[Key],
+) -> Cut | None:
+    """The document as it is now, or None when nothing of it differs from what the peer has."""
+    root_key = (document.root.name, document.id)
+    state, more = present.states.get(root_key), known.get(root_key, Known(None, ""))
+    acknowledged = state.version if state else NEVER
+    last_given = max(acknowledged, more.in_flight or NEVER, key=lambda version: version.order)
+    whole = bool(more.disposition) or (more.in_flight is None and (state is None or state.deleted))
+    base = acknowledged if more.disposition else (more.in_flight or acknowledged)
+    if more == Known(None, "") and all(
+        present.is_unchanged(catalogue[table], record_id) for table, record_id, _ in [*document.entries, (*root_key, 0)]
+    ):
+        return None
+    version = next_version(last_given, document.term)
+    keys = {root_key: None} | dict.fromkeys((entry.table, entry.id) for entry in document.entries)
+    root_row = present.row(root_key)
+    if root_row is None:
+        keys |= dict.fromkeys(lost)
+        with applying(connection):
+            for table, record_id in lost:
+                connection.execute(f"DELETE FROM {table} WHERE id = ?", (record_id,))
+    elif whole:
+        members = catalogue.members_of(document.root.name)
+        every = [(member.name, row) for member in members for row in members_of(connection, member, document.id)]
+        present = Present(connection, catalogue, [root_key, *keys, *every])
+        keys |= dict.fromkeys(every)
+    in_document = document.id if catalogue.members_of(document.root.name) else ""
+    changes = [present.change(catalogue[table], record_id, in_document, version) for table, record_id in keys]
+    if root_row is None:
+        changes = [change._replace(row=None, unknown=b"") for change in changes]
+    return Cut(document, whole, base, changes, _message(document, version, base, whole, changes))
+
+
+def _message(
+    document: Edited, version: Version, base: Version, whole: bool, changes: list[Change]
+) -> document_pb2.Document:
+    message = document_pb2.Document(
+        table=document.root.name, id=document.id, version=to_wire(version), base=to_wire(base), whole=whole
+    )
+    for place, change in enumerate(changes):
+        record = message.records.add()
+        if place:
+            record.table, record.id = change.table.name, change.id
+        if change.row is None:
+            record.deleted = True
+        else:
+            record.content = codec(change.table).encode(change.row, change.unknown)
+    return message
+
+
+def _known(connection: sqlite3.Connection, roots: Iterable[Key]) -> dict[Key, Known]:
+    found: dict[Key, Known] = {}
+    busy = connection.execute("SELECT 1 FROM sync_in_flight LIMIT 1").fetchone()
+    told = connection.execute("SELECT 1 FROM sync_outcome LIMIT 1").fetchone()
+    if busy is None and told is None:
+        return found
+    for key in roots:
+        flight = connection.execute(
+            "SELECT term, term_id, counter, frame FROM sync_in_flight WHERE table_name = ? AND id = ?"
+            " ORDER BY frame DESC",
+            key,
+        ).fetchone()
+        outcome = connection.execute(
+            "SELECT disposition, frame FROM sync_outcome WHERE root_table = ? AND root_id = ?", key
+        ).fetchone()
+        if flight or outcome:
+            # A frame sent after the one that was not applied carries the whole document: what follows continues it.
+            overtaken = flight and outcome and flight[3] > outcome[1]
+            found[key] = Known(
+                Version(*flight[:3]) if flight else None, outcome[0] if outcome and not overtaken else ""
+            )
+    return found
+
+
+def _store(connection: sqlite3.Connection, cuts: list[Cut]) -> document_pb2.Frame:
+    previous = last_link(connection)
+    body, frame_hash = pack(document_pb2.FrameBody(documents=[cut.message for cut in cuts]))
+    number = previous.number + 1
+    connection.execute(
+        "INSERT INTO sync_frame VALUES (?, ?, ?, ?, ?, ?)", (number, frame_hash, *previous, len(cuts), body)
+    )
+    tokens = {(entry.table, entry.id): entry.token for cut in cuts for entry in cut.edited.entries}
+    rows = [
+        (number, c.table.name, c.id, place, cut.edited.root.name, cut.edited.id, c.root_id,
+         tokens.get((c.table.name, c.id), 0), *c.version, c.hash, c.row is None)
+        for place, cut in enumerate(cuts)
+        for c in cut.changes
+    ]  # fmt: skip
+    connection.executemany("INSERT INTO sync_in_flight VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.executemany(
+        "UPDATE sync_outbox SET framed_token = ? WHERE table_name = ? AND id = ? AND token = ?",
+        [(token, *key, token) for key, token in tokens.items()],
+    )
+    write_meta(connection, frame_number=str(number), frame_hash=frame_hash.hex())
+    return document_pb2.Frame(
+        number=number, hash=frame_hash, previous_number=previous.number, previous_hash=previous.hash, body=body
+    )
+
+
+def last_link(connection: sqlite3.Connection) -> Link:
+    """The last frame that was ever cut in this epoch."""
+    meta = read_meta(connection)
+    return Link(int(meta.get("frame_number", "0")), bytes.fromhex(meta.get("frame_hash", "")))
+
+
+def _set_aside(connection: sqlite3.Connection, document: Edited, site: int, why: str, now: int) -> None:
+    """Notes a document that cannot be sent. It is tried again when it is edited."""
+    text = sentence(Code.UNREADABLE, f"{document.root.name} {document.id} cannot be sent: {why}.")
+    connection.execute(
+        "INSERT OR REPLACE INTO sync_held (table_name, id, site, term, term_id, counter, base_term, base_term_id,"
+        " base_counter, code, sentence, held_at, document) VALUES (?, ?, ?, 0, 0, 0, 0, 0, 0, ?, ?, ?, x'')",
+        (document.root.name, document.id, site, Code.UNREADABLE, text, now),
+    )
+    connection.executemany(
+        "UPDATE sync_outbox SET framed_token = token WHERE table_name = ? AND id = ? AND token = ?", document.entries
+    )
+
+
+def stored_frames(connection: sqlite3.Connection, after: int, limit: int) -> list[document_pb2.Frame]:
+    """Frames that were cut and are not settled, in order, with the bytes they were cut with."""
+    rows = connection.execute(
+        "SELECT number, hash, previous_number, previous_hash, body FROM sync_frame WHERE number > ?"
+        " ORDER BY number LIMIT ?",
+        (after, limit),
+    )
+    return [
+        document_pb2.Frame(number=row[0], hash=row[1], previous_number=row[2], previous_hash=row[3], body=row[4])
+        for row in rows
+    ]
+
+
+def settle(connection: sqlite3.Connection, told: session_pb2.Acknowledgement, site: int, epoch: str) -> int:
+    """Takes note of what became of a frame. Repeats are harmless. Returns how many records were applied.
+
+    Raises:
+        PeerProblem: CHAIN_BROKEN when the peer speaks of other bytes than were sent.
+    """
+    row = connection.execute("SELECT hash FROM sync_frame WHERE number = ?", (told.number,)).fetchone()
+    if row is None:
+        return 0
+    if row[0] != told.hash:
+        raise PeerProblem(Code.CHAIN_BROKEN, f"The central acknowledged other bytes as frame {told.number}.")
+    apart = {outcome.index: outcome for outcome in told.outcomes}
+    documents = connection.execute(
+        "SELECT DISTINCT document, root_table, root_id FROM sync_in_flight WHERE frame = ?", (told.number,)
+    ).fetchall()
+    applied = [(root_table, root_id) for index, root_table, root_id in documents if index not in apart]
+    for index, root_table, root_id in documents:
+        if index in apart:
+            _set_apart(connection, told.number, (root_table, root_id), apart[index])
+    records = _settle_applied(connection, told.number, applied, site, epoch)
+    connection.execute("DELETE FROM sync_frame WHERE number = ?", (told.number,))
+    write_meta(connection, acknowledged=str(told.number))
+    return records
+
+
+def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[Key], site: int, epoch: str) -> int:
+    """The peer has these documents of the frame: their states become the agreed ones, their changes are forgotten."""
+    chosen = set(documents)
+    rows = [
+        row
+        for row in connection.execute(
+            "SELECT f.table_name, f.id, f.root_table, f.root_id, f.member_of, f.token, f.term, f.term_id, f.counter,"
+            " f.hash, f.deleted, r.hash, r.deleted FROM sync_in_flight AS f LEFT JOIN sync_record AS r"
+            " ON r.table_name = f.table_name AND r.id = f.id WHERE f.frame = ?",
+            (frame,),
+        )
+        if (row[2], row[3]) in chosen
+    ]
+    ledger = DigestLedger()
+    for row in rows:
+        for (scope,) in connection.execute(
+            "SELECT scope FROM sync_membership WHERE table_name = ? AND id = ?", (row[0], row[1])
+        ):
+            if row[11] is not None and not row[12]:
+                ledger.remove(scope, row[0], row[11])
+            if not row[10]:
+                ledger.add(scope, row[0], row[9])
+    ledger.write(connection)
+    connection.executemany(
+        "INSERT INTO sync_record (table_name, id, root_id, term, term_id, counter, hash, deleted, acked_frame, token,"
+        " writer_site, writer_epoch, deleted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+        " iif(?, unixepoch(), 0)) ON CONFLICT (table_name, id) DO UPDATE SET term = excluded.term,"
+        " term_id = excluded.term_id, counter = excluded.counter, hash = excluded.hash, deleted = excluded.deleted,"
+        " acked_frame = excluded.acked_frame, token = excluded.token, writer_site = excluded.writer_site,"
+        " writer_epoch = excluded.writer_epoch, deleted_at = excluded.deleted_at",
+        [(r[0], r[1], r[4], r[6], r[7], r[8], r[9], r[10], frame, r[5], site, epoch, r[10]) for r in rows],
+    )
+    connection.executemany(
+        "DELETE FROM sync_outbox WHERE table_name = ? AND id = ? AND token = ?", [(r[0], r[1], r[5]) for r in rows]
+    )
+    connection.executemany(
+        "DELETE FROM sync_in_flight WHERE table_name = ? AND id = ? AND frame <= ?",
+        [(r[0], r[1], frame) for r in rows],
+    )
+    connection.executemany("DELETE FROM sync_outcome WHERE root_table = ? AND root_id = ?", documents)
+    return len(rows)
+
+
+def _set_apart(connection: sqlite3.Connection, frame: int, document: Key, outcome: session_pb2.Outcome) -> None:
+    """The peer did not apply this document of the frame."""
+    disposition = session_pb2.Disposition.Name(outcome.disposition).removeprefix("DISPOSITION_").lower()
+    connection.execute(
+        "INSERT OR REPLACE INTO sync_outcome VALUES (?, ?, ?, ?, ?, ?)",
+        (*document, frame, disposition, outcome.code, outcome.sentence),
+    )
+    if outcome.disposition == session_pb2.DISPOSITION_HELD:
+        return
+    if outcome.disposition == session_pb2.DISPOSITION_NEED_WHOLE:
+        connection.execute("UPDATE sync_outbox SET framed_token = 0 WHERE root_table = ? AND root_id = ?", document)
+    connection.execute(
+        "DELETE FROM sync_in_flight WHERE frame = ? AND root_table = ? AND root_id = ?", (frame, *document)
+    )
+
+
+def settle_echo(connection: sqlite3.Connection, document: Key, version: Version, site: int, epoch: str) -> bool:
+    """The feed shows that the peer has this version of a document of ours: what was held there is applied now.
+
+    Returns whether a change was waiting for it.
+    """
+    row = connection.execute(
+        "SELECT frame FROM sync_in_flight WHERE root_table = ? AND root_id = ? AND term = ? AND term_id = ?"
+        " AND counter = ? AND NOT EXISTS (SELECT 1 FROM sync_frame WHERE number = frame) ORDER BY frame DESC",
+        (*document, *version),
+    ).fetchone()
+    if row is None:
+        return False
+    _settle_applied(connection, row[0], [document], site, epoch)
+    return True
+
+
+def retry_deferred(connection: sqlite3.Connection) -> None:
+    """Lets documents that the peer had no room for be framed again. Called once a session."""
+    connection.execute(
+        "UPDATE sync_outbox SET framed_token = 0 WHERE EXISTS (SELECT 1 FROM sync_outcome AS o WHERE"
+        " o.root_table = sync_outbox.root_table AND o.root_id = sync_outbox.root_id AND o.disposition = 'deferred')"
+    )
+
+
+def held_at_peer(connection: sqlite3.Connection) -> int:
+    """How many documents of this node are held at its peer."""
+    return int(connection.execute("SELECT count(*) FROM sync_outcome WHERE disposition = 'held'").fetchone()[0])

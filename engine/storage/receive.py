@@ -1,0 +1,321 @@
+"""A site takes what the central sends: content, memberships, digests and positions in one transaction (law 3).
+
+What is never done here (law 8, F9): content from a feed never replaces a record with a pending or in-flight change, nor
+a record that this node owns now and already has. Absence never deletes; only a tombstone of a higher version does.
+Required references are not waited for: a dangling one is shown as "not known here" (F26).
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from packhorse.sync.v1 import document_pb2
+
+from engine.catalogue.codec import Unreadable, codec, record_hash
+from engine.catalogue.model import Catalogue, Table
+from engine.errors import Code, PeerProblem
+from engine.rules.authority import Owner, owner_of
+from engine.rules.versions import Version
+from engine.session.frames import from_wire
+from engine.storage.configuration import CONFIGURATION_TABLES, read_rights, read_topology, write_rights
+from engine.storage.digests import DigestLedger
+from engine.storage.outbox import queue_again
+from engine.storage.push import settle_echo
+from engine.storage.records import (
+    Change,
+    Key,
+    State,
+    Writer,
+    applying,
+    by_table,
+    chunks,
+    read_rows,
+    read_states,
+    write_changes,
+)
+from engine.storage.scopes import scope_numbers
+
+
+@dataclass
+class Received:
+    """What came of a pull frame."""
+
+    records: int = 0
+    """Records written."""
+    wants: list[Key] = field(default_factory=list)
+    """Documents to ask for."""
+    requeued: int = 0
+    """Own records that the central showed in another version; they were queued again."""
+
+
+class _Arrived(NamedTuple):
+    """One record of a frame."""
+
+    table: Table
+    id: str
+    root: Key
+    root_id: str
+    """As stored: empty for documents that never have members."""
+    version: Version
+    scope: int | None
+    """None for a document that was asked for."""
+    body: document_pb2.Record
+
+
+class _Local:
+    """What this node has of the records of a frame, read at once."""
+
+    def __init__(self, connection: sqlite3.Connection, catalogue: Catalogue, arrived: list[_Arrived]) -> None:
+        keys = [(record.table.name, record.id) for record in arrived]
+        self.states: dict[Key, State] = read_states(connection, keys)
+        self.pending: set[Key] = set()
+        self.has_row: set[Key] = set()
+        self._rights = read_rights(connection)
+        self._owners: dict[Key, Owner | None] = {}
+        any_pending = connection.execute("SELECT 1 FROM sync_outbox LIMIT 1").fetchone() is not None
+        for table, ids in by_table(keys).items():
+            for marks, part in chunks(ids):
+                found = connection.execute(f"SELECT id FROM {table} WHERE id IN ({marks})", part)
+                self.has_row.update((table, row[0]) for row in found)
+                if any_pending:
+                    found = connection.execute(
+                        f"SELECT id FROM sync_outbox WHERE table_name = ? AND id IN ({marks})", (table, *part)
+                    )
+                    self.pending.update((table, row[0]) for row in found)
+        for table, ids in by_table(record.root for record in arrived).items():
+            root = catalogue[table]
+            for record_id, row in read_rows(connection, root, ids).items():
+                self._owners[table, record_id] = owner_of(root, row)
+
+    def right(self, root: Key) -> Owner | None:
+        """The right under which this node may edit a document that it has, or None."""
+        owner = self._owners.get(root)
+        return owner if owner in self._rights else None
+
+
+def apply_pull(
+    connection: sqlite3.Connection, catalogue: Catalogue, me: Writer, body: document_pb2.PullBody, now: int
+) -> Received:
+    """Applies a pull frame whole, inside the caller's write transaction.
+
+    Raises:
+        PeerProblem: PROTOCOL_BROKEN when a section does not continue this node's position; nothing is applied then.
+    """
+    for change in body.subscriptions:
+        _change_subscription(connection, change)
+    arrived: list[_Arrived] = []
+    left: list[tuple[Key, int]] = []
+    numbers = scope_numbers(connection, [section.scope for section in body.sections])
+    for section in body.sections:
+        scope = numbers[section.scope]
+        _check_continues(connection, section, scope)
+        arrived += _records(catalogue, section.documents, scope)
+        left += [((key.table, key.id), scope) for key in section.left]
+    arrived += _records(catalogue, body.wanted, None)
+    received = _apply(connection, catalogue, me, arrived, now)
+    for key, scope in left:
+        drop_membership(connection, key, scope)
+    connection.executemany(
+        "UPDATE sync_scope SET position = ? WHERE scope = ?",
+        [(section.to_position, numbers[section.scope]) for section in body.sections],
+    )
+    connection.executemany(
+        "DELETE FROM sync_want WHERE table_name = ? AND id = ?", [(d.table, d.id) for d in body.wanted]
+    )
+    connection.executemany("INSERT OR IGNORE INTO sync_want VALUES (?, ?)", received.wants)
+    if CONFIGURATION_TABLES & {record.table.name for record in arrived} or body.subscriptions:
+        write_rights(connection, me.site, read_topology(connection))
+    return received
+
+
+def _change_subscription(connection: sqlite3.Connection, change: document_pb2.SubscriptionChange) -> None:
+    scope = scope_numbers(connection, [change.scope])[change.scope]
+    if change.closed:
+        connection.execute(
+            "INSERT OR IGNORE INTO sync_left SELECT table_name, id FROM sync_membership WHERE scope = ?", (scope,)
+        )
+        connection.execute("DELETE FROM sync_membership WHERE scope = ?", (scope,))
+        connection.execute("DELETE FROM sync_digest WHERE scope = ?", (scope,))
+        connection.execute("DELETE FROM sync_scope WHERE scope = ?", (scope,))
+        return
+    connection.execute(
+        "UPDATE sync_scope SET generation = ?, position = 0 WHERE scope = ? AND generation <> ?",
+        (change.generation, scope, change.generation),
+    )
+
+
+def _check_continues(connection: sqlite3.Connection, section: document_pb2.FeedSection, scope: int) -> None:
+    generation, position = connection.execute(
+        "SELECT generation, position FROM sync_scope WHERE scope = ?", (scope,)
+    ).fetchone()
+    if (generation, position) != (section.generation, section.from_position):
+        raise PeerProblem(
+            Code.PROTOCOL_BROKEN,
+            f"The central sent {section.scope} from position {section.from_position} of generation"
+            f" {section.generation}; this site is at {position} of {generation}.",
+        )
+
+
+def _records(catalogue: Catalogue, documents: Iterable[document_pb2.Document], scope: int | None) -> Iterable[_Arrived]:
+    for document in documents:
+        if document.table not in catalogue:
+            continue
+        root_id = document.id if catalogue.members_of(document.table) else ""
+        version = from_wire(document.version)
+        for record in document.records:
+            table = record.table or document.table
+            if table in catalogue:
+                own = from_wire(record.version) if record.HasField("version") else version
+                key = record.id or document.id
+                yield _Arrived(catalogue[table], key, (document.table, document.id), root_id, own, scope, record)
+
+
+def _apply(
+    connection: sqlite3.Connection, catalogue: Catalogue, me: Writer, arrived: list[_Arrived], now: int
+) -> Received:
+    local, received, ledger = _Local(connection, catalogue, arrived), Received(), DigestLedger()
+    changes: dict[Key, Change] = {}
+    wants: dict[Key, None] = {}
+    for record in arrived:
+        key = (record.table.name, record.id)
+        kind = record.body.WhichOneof("body")
+        if kind == "hash":
+            if not _agrees(connection, local, record, key, me) and key not in local.pending:
+                wants[record.root] = None
+            continue
+        change = _judge(record, key, local, kind, received, wants)
+        if change is not None:
+            changes[key] = change
+    memberships = _memberships(connection, [(r.table.name, r.id) for r in arrived])
+    for key, change in changes.items():
+        state = local.states.get(key)
+        for scope in memberships.get(key, ()):
+            if state is not None and not state.deleted:
+                ledger.remove(scope, key[0], state.hash)
+            if change.row is not None:
+                ledger.add(scope, key[0], change.hash)
+    with applying(connection):
+        write_changes(connection, changes.values(), Writer(0, ""), now)
+    _requeue(connection, received, local, arrived, changes)
+    ledger.write(connection)
+    _join_scopes(connection, arrived, memberships)
+    received.records, received.wants = len(changes), list(wants)
+    return received
+
+
+def _agrees(connection: sqlite3.Connection, local: _Local, record: _Arrived, key: Key, me: Writer) -> bool:
+    """Whether this node has exactly what the central has of a record that this node wrote itself."""
+    state = local.states.get(key)
+    if state is not None and state.version == record.version and state.hash == record.body.hash:
+        return True
+    if not settle_echo(connection, record.root, record.version, me.site, me.epoch):
+        return False
+    local.states.update(read_states(connection, [key]))
+    state = local.states.get(key)
+    return state is not None and state.hash == record.body.hash
+
+
+def _judge(
+    record: _Arrived, key: Key, local: _Local, kind: str | None, received: Received, wants: dict[Key, None]
+) -> Change | None:
+    """The change to write for a record that came with content or as a tombstone, or None."""
+    state = local.states.get(key)
+    if key in local.pending or kind is None:
+        return None
+    if state is not None and state.version.order > record.version.order and record.scope is not None:
+        return None
+    try:
+        change = _change(record, kind)
+    except Unreadable:
+        wants[record.root] = None
+        return None
+    if state is not None and state.hash == change.hash and record.scope is not None:
+        return None
+    if local.right(record.root) and key in local.has_row and record.scope is not None:
+        return None
+    return change
+
+
+def _change(record: _Arrived, kind: str) -> Change:
+    name = record.table.name
+    if kind == "deleted":
+        empty = record_hash(name, record.id, *record.version, b"")
+        return Change(record.table, record.id, record.root_id, record.version, None, b"", empty)
+    row, unknown = codec(record.table).decode(record.body.content)
+    if row[0] != record.id:
+        raise Unreadable(f"{name} {record.id} came with the id of another record")
+    canonical = codec(record.table).canonical(row, unknown)
+    return Change(
+        record.table, record.id, record.root_id, record.version, row, unknown,
+        record_hash(name, record.id, *record.version, canonical),
+    )  # fmt: skip
+
+
+def _requeue(
+    connection: sqlite3.Connection,
+    received: Received,
+    local: _Local,
+    arrived: list[_Arrived],
+    changes: dict[Key, Change],
+) -> None:
+    """Own records that the central shows in another version than ours: ours goes out again (F9)."""
+    for record in arrived:
+        key = (record.table.name, record.id)
+        state = local.states.get(key)
+        if key in changes or key in local.pending or key not in local.has_row or record.scope is None:
+            continue
+        right = local.right(record.root)
+        if record.body.WhichOneof("body") == "hash" or right is None:
+            continue
+        if state is None or state.version != record.version:
+            queue_again(connection, key, record.root, right)
+            received.requeued += 1
+
+
+def _memberships(connection: sqlite3.Connection, keys: list[Key]) -> dict[Key, list[int]]:
+    found: dict[Key, list[int]] = {}
+    for table, ids in by_table(keys).items():
+        for marks, part in chunks(ids):
+            for record_id, scope in connection.execute(
+                f"SELECT id, scope FROM sync_membership WHERE table_name = ? AND id IN ({marks})", (table, *part)
+            ):
+                found.setdefault((table, record_id), []).append(scope)
+    return found
+
+
+def _join_scopes(connection: sqlite3.Connection, arrived: list[_Arrived], before: dict[Key, list[int]]) -> None:
+    """Writes the memberships that a frame brought; a tombstone ends them."""
+    ledger = DigestLedger()
+    states = read_states(connection, [(record.table.name, record.id) for record in arrived])
+    joined, ended = [], []
+    for record in arrived:
+        if record.scope is None:
+            continue
+        key = (record.table.name, record.id)
+        state = states.get(key)
+        if record.body.WhichOneof("body") == "deleted" and (state is None or state.deleted):
+            ended.append((*key, record.scope))
+        elif record.scope not in before.get(key, ()):
+            joined.append((*key, record.scope, record.root_id))
+            before.setdefault(key, []).append(record.scope)
+            if state is not None and not state.deleted:
+                ledger.add(record.scope, key[0], state.hash)
+    connection.executemany(
+        "INSERT OR IGNORE INTO sync_membership (table_name, id, scope, root_id) VALUES (?, ?, ?, ?)", joined
+    )
+    connection.executemany("DELETE FROM sync_membership WHERE table_name = ? AND id = ? AND scope = ?", ended)
+    ledger.write(connection)
+
+
+def drop_membership(connection: sqlite3.Connection, key: Key, scope: int) -> None:
+    """The record left a scope: it is looked at again by the sweep at the checkpoint (F7)."""
+    ledger = DigestLedger()
+    state = read_states(connection, [key]).get(key)
+    there = connection.execute(
+        "DELETE FROM sync_membership WHERE table_name = ? AND id = ? AND scope = ? RETURNING 1", (*key, scope)
+    ).fetchone()
+    if there and state is not None and not state.deleted:
+        ledger.remove(scope, key[0], state.hash)
+        ledger.write(connection)
+    connection.execute("INSERT OR IGNORE INTO sync_left VALUES (?, ?)", key)

@@ -1,0 +1,195 @@
+"""Rows of the catalogue's tables and what is known of each record: version, hash, who wrote it."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from engine.catalogue.model import Row, Table
+from engine.rules.versions import Version
+
+Key = tuple[str, str]
+"""(table name, id)."""
+
+_CHUNK = 1_000
+
+
+class State(NamedTuple):
+    """What both ends agreed on for a record. At the central: what is stored."""
+
+    version: Version
+    hash: bytes
+    deleted: bool
+    root_id: str
+    writer_site: int
+    writer_epoch: str
+
+
+class Change(NamedTuple):
+    """A record as it is to be written: `row` None deletes it."""
+
+    table: Table
+    id: str
+    root_id: str
+    """The root's id for every record of a document that can have members, else empty."""
+    version: Version
+    row: Row | None
+    unknown: bytes
+    hash: bytes
+
+
+class Writer(NamedTuple):
+    """Who wrote a record: a site and the incarnation of its database."""
+
+    site: int
+    epoch: str
+
+
+def by_table(keys: Iterable[Key]) -> dict[str, list[str]]:
+    """Groups keys by table, each id once."""
+    grouped: dict[str, dict[str, None]] = {}
+    for table, record_id in keys:
+        grouped.setdefault(table, {})[record_id] = None
+    return {table: list(ids) for table, ids in grouped.items()}
+
+
+def chunks(ids: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Cuts ids into groups small enough for one statement; yields (the question marks, the ids)."""
+    for start in range(0, len(ids), _CHUNK):
+        part = ids[start : start + _CHUNK]
+        yield ",".join("?" * len(part)), part
+
+
+def read_states(connection: sqlite3.Connection, keys: Iterable[Key]) -> dict[Key, State]:
+    """What is known of the records with these keys; records never seen are left out."""
+    found: dict[Key, State] = {}
+    for table, ids in by_table(keys).items():
+        for marks, part in chunks(ids):
+            for row in connection.execute(
+                "SELECT id, term, term_id, counter, hash, deleted, root_id, writer_site, writer_epoch"
+                f" FROM sync_record WHERE table_name = ? AND id IN ({marks})",
+                (table, *part),
+            ):
+                found[table, row[0]] = State(Version(row[1], row[2], row[3]), row[4], bool(row[5]), *row[6:])
+    return found
+
+
+def read_rows(connection: sqlite3.Connection, table: Table, ids: Sequence[str]) -> dict[str, Row]:
+    """The rows with these ids; missing ones are left out."""
+    columns = ", ".join(table.column_names)
+    found: dict[str, Row] = {}
+    for marks, part in chunks(ids):
+        for row in connection.execute(f"SELECT {columns} FROM {table.name} WHERE id IN ({marks})", part):
+            found[row[0]] = row
+    return found
+
+
+def read_unknown(connection: sqlite3.Connection, table: Table, ids: Sequence[str]) -> dict[str, bytes]:
+    """The unknown fields kept beside rows with these ids."""
+    if connection.execute("SELECT 1 FROM sync_unknown LIMIT 1").fetchone() is None:
+        return {}
+    found: dict[str, bytes] = {}
+    for marks, part in chunks(ids):
+        found.update(
+            connection.execute(
+                f"SELECT id, fields FROM sync_unknown WHERE table_name = ? AND id IN ({marks})", (table.name, *part)
+            )
+        )
+    return found
+
+
+def members_of(connection: sqlite3.Connection, member: Table, root_id: str) -> list[str]:
+    """The ids of the member rows of one document in one table."""
+    rows = connection.execute(f"SELECT id FROM {member.name} WHERE {member.parent_column} = ?", (root_id,))
+    return [row[0] for row in rows]
+
+
+@cache
+def _upsert(table: Table) -> str:
+    columns = ", ".join(table.column_names)
+    marks = ", ".join("?" * len(table.columns))
+    updates = ", ".join(f"{name} = excluded.{name}" for name in table.column_names[1:])
+    return f"INSERT INTO {table.name} ({columns}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {updates}"
+
+
+def write_changes(connection: sqlite3.Connection, changes: Iterable[Change], writer: Writer, now: int) -> None:
+    """Writes rows, unknown fields and states. The caller has set `sync_flag.applying` (see `applying`)."""
+    puts: dict[Table, list[Row]] = {}
+    deletes: dict[Table, list[tuple[str]]] = {}
+    states, unknown, known = [], [], []
+    for change in changes:
+        name = change.table.name
+        if change.row is None:
+            deletes.setdefault(change.table, []).append((change.id,))
+        else:
+            puts.setdefault(change.table, []).append(change.row)
+        if change.unknown:
+            unknown.append((name, change.id, change.unknown))
+        else:
+            known.append((name, change.id))
+        gone = change.row is None
+        states.append(
+            (name, change.id, change.root_id, *change.version, change.hash, gone, *writer, now if gone else 0)
+        )
+    for table, rows in puts.items():
+        connection.executemany(_upsert(table), rows)
+    for table, ids in deletes.items():
+        connection.executemany(f"DELETE FROM {table.name} WHERE id = ?", ids)
+    write_states(connection, states)
+    if connection.execute("SELECT 1 FROM sync_unknown LIMIT 1").fetchone() is not None:
+        connection.executemany("DELETE FROM sync_unknown WHERE table_name = ? AND id = ?", known)
+    if unknown:
+        connection.executemany("INSERT OR REPLACE INTO sync_unknown VALUES (?, ?, ?)", unknown)
+
+
+def write_states(connection: sqlite3.Connection, states: Sequence[tuple[object, ...]]) -> None:
+    """Writes states: (table, id, root id, term, term id, counter, hash, deleted, site, epoch, time of deletion)."""
+    connection.executemany(
+        "INSERT INTO sync_record (table_name, id, root_id, term, term_id, counter, hash, deleted,"
+        " writer_site, writer_epoch, deleted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (table_name, id) DO UPDATE SET term = excluded.term, term_id = excluded.term_id,"
+        " counter = excluded.counter, hash = excluded.hash, deleted = excluded.deleted,"
+        " writer_site = excluded.writer_site, writer_epoch = excluded.writer_epoch, deleted_at = excluded.deleted_at",
+        states,
+    )
+
+
+class applying:  # noqa: N801 - a context manager that reads as a word
+    """While it is entered, triggers neither check nor capture: what is written comes from a peer that proved its right.
+
+    Set and cleared inside the one transaction that applies (F23).
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("UPDATE sync_flag SET applying = 1")
+
+    def __exit__(self, *_exception: object) -> None:
+        self._connection.execute("UPDATE sync_flag SET applying = 0")
+
+
+def exists(connection: sqlite3.Connection, table: Table, ids: Sequence[str]) -> set[str]:
+    """Which of these ids are in the table, or were and are deleted (a tombstone counts as present, F26)."""
+    found: set[str] = set()
+    for marks, part in chunks(ids):
+        found.update(row[0] for row in connection.execute(f"SELECT id FROM {table.name} WHERE id IN ({marks})", part))
+        found.update(
+            row[0]
+            for row in connection.execute(
+                f"SELECT id FROM sync_record WHERE table_name = ? AND deleted = 1 AND id IN ({marks})",
+                (table.name, *part),
+            )
+        )
+    return found
+
+
+def read_meta(connection: sqlite3.Connection) -> Mapping[str, str]:
+    """The node's own facts by name."""
+    return dict(connection.execute("SELECT key, value FROM sync_meta"))
+
+
+def write_meta(connection: sqlite3.Connection, **facts: str) -> None:
+    """Writes some of the node's own facts."""
+    connection.executemany("INSERT OR REPLACE INTO sync_meta VALUES (?, ?)", facts.items())

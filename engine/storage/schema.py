@@ -1,0 +1,216 @@
+"""The tables of a node's database: those of the catalogue, and the engine's own, whose names begin with `sync_`.
+
+Every step that changes the shape of the engine's own tables is a migration: it and its number in `user_version` share
+one transaction. The catalogue's tables are compared with the catalogue at each opening: missing tables and columns are
+added, nothing is ever dropped. Triggers are compared by their text and made again where they differ (F43).
+"""
+
+import sqlite3
+from collections.abc import Callable
+
+from engine.catalogue.model import Catalogue, Column, Table
+from engine.errors import Code, Refused
+from engine.storage.triggers import triggers_of
+
+APPLICATION_ID = 0x50414B48
+"""`PRAGMA application_id` of a node's database ("PAKH")."""
+
+_FIRST = """
+CREATE TABLE sync_meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sync_flag (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    applying INTEGER NOT NULL DEFAULT 0 CHECK (applying IN (0, 1)),
+    administering INTEGER NOT NULL DEFAULT 0 CHECK (administering IN (0, 1)),
+    is_replacing INTEGER NOT NULL DEFAULT 0,
+    replacing_table TEXT NOT NULL DEFAULT '',
+    replacing_id TEXT NOT NULL DEFAULT '',
+    replacing_total INTEGER NOT NULL DEFAULT 0,
+    replacing_changes INTEGER NOT NULL DEFAULT 0);
+INSERT INTO sync_flag (one) VALUES (1);
+CREATE TABLE sync_probe (one INTEGER PRIMARY KEY CHECK (one = 1), depth INTEGER NOT NULL);
+INSERT INTO sync_probe VALUES (1, 0);
+CREATE TABLE sync_counter (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL);
+INSERT INTO sync_counter VALUES (1, 0);
+-- The rights that this node holds now, with their terms; pushes = 0: the central does not collect that store.
+CREATE TABLE sync_authority (
+    owner TEXT NOT NULL, key TEXT NOT NULL, term INTEGER NOT NULL, term_id INTEGER NOT NULL,
+    pushes INTEGER NOT NULL DEFAULT 1,
+    PRIMARY KEY (owner, key)) WITHOUT ROWID;
+-- Edits that the peer has not acknowledged: one row per record, whatever happened to it.
+CREATE TABLE sync_outbox (
+    table_name TEXT NOT NULL, id TEXT NOT NULL, root_table TEXT NOT NULL, root_id TEXT NOT NULL,
+    store_id TEXT NOT NULL, token INTEGER NOT NULL, queued_at INTEGER NOT NULL,
+    term INTEGER NOT NULL, term_id INTEGER NOT NULL, framed_token INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (table_name, id)) WITHOUT ROWID;
+CREATE INDEX sync_outbox_waiting ON sync_outbox (queued_at) WHERE token <> framed_token;
+CREATE INDEX sync_outbox_document ON sync_outbox (root_table, root_id);
+-- What both ends agreed on, record by record; tombstones included.
+CREATE TABLE sync_record (
+    table_name TEXT NOT NULL, id TEXT NOT NULL, root_id TEXT NOT NULL DEFAULT '',
+    term INTEGER NOT NULL, term_id INTEGER NOT NULL, counter INTEGER NOT NULL,
+    hash BLOB NOT NULL, deleted INTEGER NOT NULL DEFAULT 0,
+    acked_frame INTEGER NOT NULL DEFAULT 0, token INTEGER NOT NULL DEFAULT 0,
+    writer_site INTEGER NOT NULL DEFAULT 0, writer_epoch TEXT NOT NULL DEFAULT '',
+    deleted_at INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (table_name, id)) WITHOUT ROWID;
+CREATE INDEX sync_record_member ON sync_record (root_id) WHERE root_id <> '';
+-- Scopes. At the central `position` is the head of the feed; at a site the last one applied (the cursor).
+CREATE TABLE sync_scope (
+    scope INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    generation INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL DEFAULT 0);
+-- Record is in scope. At the central this row is the feed entry. state: 0 put, 1 delete, 2 leave.
+CREATE TABLE sync_membership (
+    table_name TEXT NOT NULL, id TEXT NOT NULL, scope INTEGER NOT NULL,
+    position INTEGER NOT NULL DEFAULT 0, root_id TEXT NOT NULL DEFAULT '', state INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (table_name, id, scope)) WITHOUT ROWID;
+CREATE TABLE sync_digest (
+    scope INTEGER NOT NULL, table_name TEXT NOT NULL, count INTEGER NOT NULL, sum BLOB NOT NULL,
+    PRIMARY KEY (scope, table_name)) WITHOUT ROWID;
+-- Documents kept aside, with the reason; at most one per document and site.
+CREATE TABLE sync_held (
+    table_name TEXT NOT NULL, id TEXT NOT NULL, site INTEGER NOT NULL,
+    term INTEGER NOT NULL, term_id INTEGER NOT NULL, counter INTEGER NOT NULL,
+    base_term INTEGER NOT NULL, base_term_id INTEGER NOT NULL, base_counter INTEGER NOT NULL,
+    code TEXT NOT NULL, sentence TEXT NOT NULL, waits_table TEXT NOT NULL DEFAULT '',
+    waits_id TEXT NOT NULL DEFAULT '', ready INTEGER NOT NULL DEFAULT 0, held_at INTEGER NOT NULL,
+    document BLOB NOT NULL,
+    PRIMARY KEY (table_name, id, site)) WITHOUT ROWID;
+CREATE INDEX sync_held_site ON sync_held (site);
+CREATE INDEX sync_held_waiting ON sync_held (waits_table, waits_id) WHERE waits_id <> '';
+CREATE INDEX sync_held_ready ON sync_held (held_at) WHERE ready = 1;
+-- Fields of a record that this program does not know: kept beside the row and passed on.
+CREATE TABLE sync_unknown (
+    table_name TEXT NOT NULL, id TEXT NOT NULL, fields BLOB NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
+-- What the node last said of itself, for `status`.
+CREATE TABLE sync_status (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+-- The sender's side: frames that are not acknowledged, with their exact bytes, and what is in them.
+CREATE TABLE sync_frame (
+    number INTEGER PRIMARY KEY, hash BLOB NOT NULL, previous_number INTEGER NOT NULL, previous_hash BLOB NOT NULL,
+    documents INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE sync_in_flight (
+    frame INTEGER NOT NULL, table_name TEXT NOT NULL, id TEXT NOT NULL, document INTEGER NOT NULL,
+    root_table TEXT NOT NULL, root_id TEXT NOT NULL, member_of TEXT NOT NULL, token INTEGER NOT NULL,
+    term INTEGER NOT NULL, term_id INTEGER NOT NULL, counter INTEGER NOT NULL,
+    hash BLOB NOT NULL, deleted INTEGER NOT NULL,
+    PRIMARY KEY (frame, table_name, id)) WITHOUT ROWID;
+CREATE INDEX sync_in_flight_record ON sync_in_flight (table_name, id);
+-- Documents that the peer holds, or wants whole, or will take later.
+CREATE TABLE sync_outcome (
+    root_table TEXT NOT NULL, root_id TEXT NOT NULL, frame INTEGER NOT NULL, disposition TEXT NOT NULL,
+    code TEXT NOT NULL, sentence TEXT NOT NULL,
+    PRIMARY KEY (root_table, root_id)) WITHOUT ROWID;
+-- Documents that this node asked its peer for.
+CREATE TABLE sync_want (table_name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
+-- Records that left a scope, to be looked at when the feeds have been read to the end.
+CREATE TABLE sync_left (table_name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
+-- The receiver's side of frames, and the feeds that it publishes.
+CREATE INDEX sync_membership_feed ON sync_membership (scope, position) WHERE position > 0;
+CREATE INDEX sync_membership_document ON sync_membership (scope, root_id, position)
+    WHERE position > 0 AND root_id <> '';
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST,)
+"""Numbered from 1, never edited after a release."""
+
+
+def prepare(connection: sqlite3.Connection, catalogue: Catalogue, more: tuple[str, ...] = ()) -> bool:
+    """Brings an open database to this program's shape. Runs in its own transactions; on an up-to-date database it
+    writes nothing.
+
+    Args:
+        connection: a writing connection outside a transaction.
+        catalogue: the tables that must exist.
+        more: CREATE ... IF NOT EXISTS statements of the node's own tables.
+
+    Returns:
+        Whether triggers or tables had to be made again although the database was not new, i.e. whether another program
+        has changed the schema since.
+
+    Raises:
+        Refused: DATABASE_NEWER, or DATABASE_DAMAGED for a file that is no Packhorse database.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    if version > len(MIGRATIONS):
+        raise Refused(Code.DATABASE_NEWER, f"The database has schema {version}, this program knows {len(MIGRATIONS)}.")
+    if version and application != APPLICATION_ID:
+        raise Refused(Code.DATABASE_DAMAGED, "The file node.db is no Packhorse database.")
+    for number in range(version + 1, len(MIGRATIONS) + 1):
+        _in_transaction(connection, lambda number=number: _migrate(connection, number))  # type: ignore[misc]
+    missing = _missing(connection, catalogue, more)
+    if missing:
+        _in_transaction(connection, lambda: [connection.execute(statement) for statement in missing])
+    return bool(missing) and version > 0
+
+
+def schema_is_whole(connection: sqlite3.Connection, catalogue: Catalogue) -> bool:
+    """Whether every table, column and trigger of the catalogue is as this program made it."""
+    return not _missing(connection, catalogue, ())
+
+
+def _in_transaction(connection: sqlite3.Connection, work: Callable[[], object]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        work()
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _migrate(connection: sqlite3.Connection, number: int) -> None:
+    for statement in _statements(MIGRATIONS[number - 1]):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {number}")
+
+
+def _statements(script: str) -> list[str]:
+    lines = (line for line in script.splitlines() if not line.lstrip().startswith("--"))
+    return [statement for part in "\n".join(lines).split(";") if (statement := part.strip())]
+
+
+def _missing(connection: sqlite3.Connection, catalogue: Catalogue, more: tuple[str, ...]) -> list[str]:
+    """The statements that make what is missing or different."""
+    found = {
+        (kind, name): sql or ""
+        for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE type <> 'index'")
+    }
+    statements = [statement for statement in more if ("table", _name_in(statement)) not in found]
+    for table in catalogue:
+        if ("table", table.name) not in found:
+            statements += _create(table)
+            continue
+        there = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
+        statements += [
+            f"ALTER TABLE {table.name} ADD COLUMN {_column(column)}"
+            for column in table.columns
+            if column.name not in there
+        ]
+    for name, sql in triggers_of(catalogue).items():
+        if found.get(("trigger", name)) != sql:
+            statements += [f"DROP TRIGGER IF EXISTS {name}", sql]
+    return statements
+
+
+def _name_in(statement: str) -> str:
+    return statement.split("IF NOT EXISTS", 1)[1].split(None, 1)[0].rstrip("(")
+
+
+def _create(table: Table) -> list[str]:
+    columns = ",\n    ".join(_column(column) for column in table.columns)
+    statements = [f"CREATE TABLE {table.name} (\n    {columns})"]
+    if table.parent_column:
+        statements.append(f"CREATE INDEX {table.name}_{table.parent_column} ON {table.name} ({table.parent_column})")
+    elif table.store_column and table.store_column != "id":
+        statements.append(f"CREATE INDEX {table.name}_{table.store_column} ON {table.name} ({table.store_column})")
+    return statements
+
+
+def _column(column: Column) -> str:
+    if column.name == "id":
+        return "id TEXT NOT NULL PRIMARY KEY"
+    if column.optional:
+        return f"{column.name} {column.type.sql}"
+    default = column.default if isinstance(column.default, int) else f"'{column.default}'"
+    return f"{column.name} {column.type.sql} NOT NULL DEFAULT {default}"

@@ -1,0 +1,207 @@
+"""The triggers of a synchronised table, generated from the catalogue: authority before an edit, capture after it.
+
+Rules of this file (DESIGN laws 1 and 2; protocol review F2, F3, F21, F23):
+
+1. Triggers use built-in functions only, so that any program that opens the file can write.
+2. Capture is UPSERT into the outbox: the conflict clause of the outer statement (OR REPLACE, OR IGNORE ...) overrides
+   a conflict clause inside a trigger, but not an UPSERT. Tokens come from a counter row and never repeat.
+3. Every check stands in a BEFORE trigger, against NEW and against the row that is there (INSERT OR REPLACE and UPSERT
+   pass BEFORE INSERT while the old row is still visible).
+4. Nothing fires while the engine applies what a peer wrote: `sync_flag.applying`, set and cleared inside that
+   transaction; SQLite's single writer keeps every other program out meanwhile.
+
+Theory of INSERT OR REPLACE. It means: update that row. With `recursive_triggers` off it fires no delete trigger and
+needs no care. With it on, the delete triggers of the replaced row fire between BEFORE INSERT and AFTER INSERT, and a
+root must not take its lines along then. BEFORE INSERT therefore marks the id that is there already, with the values
+of total_changes() and changes(); in BEFORE DELETE of the same statement the former has grown by exactly the marking
+itself and the latter is unchanged, in a later statement it is not so (but for a delete straight after an INSERT OR
+IGNORE of the same id that changed nothing). Whether recursive triggers are on is found by a table whose trigger
+updates itself: it fires once or twice. Whatever is misjudged in the case in brackets only leaves lines without a
+document, and the engine deletes those when it takes the change out of the outbox.
+"""
+
+from collections.abc import Iterator
+
+from engine.catalogue.model import Catalogue, Column, ColumnType, Kind, Table
+from engine.limits import ID_BYTES_MAX
+from engine.rules.authority import RIGHT_OF_KIND, RULE_OF_KIND, Right, Rule
+
+_NOT_APPLYING = "(SELECT applying FROM sync_flag) = 0"
+_IS_REPLACING = "(SELECT is_replacing FROM sync_flag)"
+
+
+def triggers_of(catalogue: Catalogue) -> dict[str, str]:
+    """Trigger name -> CREATE TRIGGER statement, for every table."""
+    statements: dict[str, str] = {"sync_probe_again": _PROBE}
+    for table in catalogue:
+        for name, timing, body in _triggers(catalogue, table):
+            lines = "\n".join(f"  {statement};" for statement in body)
+            full_name = f"sync_{table.name}_{name}"
+            statements[full_name] = (
+                f"CREATE TRIGGER {full_name} {timing} ON {table.name} WHEN {_NOT_APPLYING} BEGIN\n{lines}\nEND"
+            )
+    return statements
+
+
+_PROBE = (
+    "CREATE TRIGGER sync_probe_again AFTER UPDATE ON sync_probe WHEN NEW.depth < 2 BEGIN\n"
+    "  UPDATE sync_probe SET depth = depth + 1;\nEND"
+)
+
+
+def _triggers(catalogue: Catalogue, table: Table) -> Iterator[tuple[str, str, list[str]]]:
+    has_members = bool(catalogue.members_of(table.name))
+    yield "before_insert", "BEFORE INSERT", [*_insert_checks(catalogue, table), *_mark_replacing(table, has_members)]
+    yield "after_insert", "AFTER INSERT", [*_capture(catalogue, table, "NEW"), *_unmark_replacing(has_members)]
+    yield "before_update", "BEFORE UPDATE", list(_update_checks(catalogue, table))
+    yield "after_update", "AFTER UPDATE", list(_capture(catalogue, table, "NEW"))
+    yield "before_delete", "BEFORE DELETE", list(_delete_checks(catalogue, table, has_members))
+    yield "after_delete", "AFTER DELETE", list(_capture(catalogue, table, "OLD"))
+
+
+def _refuse(rule: Rule, condition: str) -> str:
+    return f"SELECT RAISE(ABORT, '{rule.text}') WHERE {condition}"
+
+
+def _store_of(catalogue: Catalogue, table: Table, row: str) -> str:
+    """SQL for the key of the right that covers a row: the store's id for store data, else the empty text."""
+    root = catalogue.root_of(table)
+    if RIGHT_OF_KIND[root.kind] is not Right.STORE:
+        return "''"
+    if root is table:
+        return f"{row}.{table.store_column}"
+    return f"(SELECT {root.store_column} FROM {root.name} WHERE id = {row}.{table.parent_column})"
+
+
+def _authority(catalogue: Catalogue, table: Table, row: str) -> str:
+    rule = RULE_OF_KIND[table.kind]
+    if table.kind is Kind.SYNC:
+        return _refuse(rule, "(SELECT administering FROM sync_flag) = 0")
+    right, key = RIGHT_OF_KIND[table.kind], _store_of(catalogue, table, row)
+    held = f"SELECT 1 FROM sync_authority WHERE owner = '{right}' AND key = {key}"
+    return _refuse(rule, f"NOT EXISTS ({held})")
+
+
+def _insert_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
+    exists = f"EXISTS (SELECT 1 FROM {table.name} WHERE id = NEW.id)"
+    size = f"length(CAST(NEW.id AS BLOB)) NOT BETWEEN 1 AND {ID_BYTES_MAX}"
+    yield _refuse(Rule.ID_REQUIRED, f"NEW.id IS NULL OR typeof(NEW.id) <> 'text' OR {size}")
+    if table.parent:
+        parent = f"SELECT 1 FROM {table.parent} WHERE id = NEW.{table.parent_column}"
+        yield _refuse(Rule.PARENT_REQUIRED, f"NOT EXISTS ({parent})")
+    yield _authority(catalogue, table, "NEW")
+    for rule, column in _routing_keys(table):
+        other = f"SELECT 1 FROM {table.name} WHERE id = NEW.id AND {column} IS NOT NEW.{column}"
+        yield _refuse(rule, f"EXISTS ({other})")
+    if table.final_column:
+        yield _refuse(Rule.FINALISE_LAST, f"{_is_final(table, 'NEW')} AND NOT {exists}")
+        was_final = f"SELECT 1 FROM {table.name} WHERE id = NEW.id AND {_is_final(table, table.name)}"
+        yield _refuse(Rule.FINAL_IS_FINAL, f"NOT {_is_final(table, 'NEW')} AND EXISTS ({was_final})")
+    yield from _parent_not_final(catalogue, table, "NEW")
+    yield _refuse(Rule.VALUE_VALID, " OR ".join(_misfits(column, f"NEW.{column.name}") for column in table.columns))
+
+
+def _update_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
+    yield _authority(catalogue, table, "OLD")
+    yield _refuse(Rule.ID_IMMUTABLE, "OLD.id IS NOT NEW.id")
+    for rule, column in _routing_keys(table):
+        yield _refuse(rule, f"OLD.{column} IS NOT NEW.{column}")
+    if table.final_column:
+        yield _refuse(Rule.FINAL_IS_FINAL, f"{_is_final(table, 'OLD')} AND NOT {_is_final(table, 'NEW')}")
+    yield from _parent_not_final(catalogue, table, "OLD")
+    changed = (
+        f"(NEW.{column.name} IS NOT OLD.{column.name} AND ({_misfits(column, f'NEW.{column.name}')}))"
+        for column in table.columns
+    )
+    yield _refuse(Rule.VALUE_VALID, " OR ".join(changed))
+
+
+def _delete_checks(catalogue: Catalogue, table: Table, has_members: bool) -> Iterator[str]:
+    yield _authority(catalogue, table, "OLD")
+    if has_members:
+        mark = f"replacing_table = '{table.name}' AND replacing_id = OLD.id"
+        same_statement = "replacing_total + 1 = total_changes() AND replacing_changes = changes()"
+        yield f"UPDATE sync_flag SET is_replacing = ({mark} AND {same_statement})"
+        yield "UPDATE sync_probe SET depth = 0"
+        yield "UPDATE sync_flag SET is_replacing = is_replacing AND (SELECT depth = 2 FROM sync_probe)"
+    if table.final_column:
+        replacing = f" AND NOT {_IS_REPLACING}" if has_members else ""
+        yield _refuse(Rule.FINAL_IS_FINAL, _is_final(table, "OLD") + replacing)
+    yield from _parent_not_final(catalogue, table, "OLD")
+    for member in catalogue.members_of(table.name):
+        yield f"DELETE FROM {member.name} WHERE {member.parent_column} = OLD.id AND NOT {_IS_REPLACING}"
+
+
+def _parent_not_final(catalogue: Catalogue, table: Table, row: str) -> Iterator[str]:
+    if not table.parent or not (root := catalogue[table.parent]).final_column:
+        return
+    parent = f"SELECT 1 FROM {root.name} WHERE id = {row}.{table.parent_column} AND {_is_final(root, root.name)}"
+    yield _refuse(Rule.FINAL_IS_FINAL, f"EXISTS ({parent})")
+
+
+def _routing_keys(table: Table) -> Iterator[tuple[Rule, str]]:
+    if table.parent_column:
+        yield Rule.PARENT_IMMUTABLE, table.parent_column
+    if table.store_column and table.store_column != "id":
+        yield Rule.STORE_IMMUTABLE, table.store_column
+
+
+def _is_final(table: Table, row: str) -> str:
+    words = ", ".join(f"'{word}'" for word in table.final_words)
+    return f"({row}.{table.final_column} IN ({words}))"
+
+
+def _mark_replacing(table: Table, has_members: bool) -> Iterator[str]:
+    if has_members:
+        exists = f"EXISTS (SELECT 1 FROM {table.name} WHERE id = NEW.id)"
+        yield (
+            f"UPDATE sync_flag SET replacing_table = '{table.name}', replacing_id = NEW.id, "
+            f"replacing_total = total_changes(), replacing_changes = changes() WHERE {exists}"
+        )
+
+
+def _unmark_replacing(has_members: bool) -> Iterator[str]:
+    if has_members:
+        yield "UPDATE sync_flag SET replacing_table = '', replacing_id = '', is_replacing = 0 WHERE replacing_id <> ''"
+
+
+def _capture(catalogue: Catalogue, table: Table, row: str) -> Iterator[str]:
+    root = catalogue.root_of(table)
+    root_id = f"{row}.{table.parent_column}" if table.parent else f"{row}.id"
+    key = _store_of(catalogue, table, row)
+    yield "UPDATE sync_counter SET last = last + 1"
+    yield (
+        "INSERT INTO sync_outbox (table_name, id, root_table, root_id, store_id, token, queued_at, term, term_id)\n"
+        f"    SELECT '{table.name}', {row}.id, '{root.name}', {root_id}, a.key, c.last, c.last, a.term, a.term_id\n"
+        "    FROM sync_counter AS c, sync_authority AS a"
+        f" WHERE a.owner = '{RIGHT_OF_KIND[table.kind]}' AND a.key = {key}\n"
+        "    ON CONFLICT (table_name, id) DO UPDATE SET token = excluded.token,\n"
+        # An edit on top of one that is on its way starts afresh; of several that wait together the lowest term counts.
+        "      term_id = iif(token = framed_token OR excluded.term < term, excluded.term_id, term_id),\n"
+        "      term = iif(token = framed_token OR excluded.term < term, excluded.term, term)"
+    )
+
+
+def _misfits(column: Column, value: str) -> str:
+    """SQL that is true when a value does not fit its column."""
+    match column.type:
+        case ColumnType.TEXT:
+            misfit = f"typeof({value}) <> 'text'"
+        case ColumnType.INTEGER:
+            misfit = f"typeof({value}) <> 'integer'"
+        case ColumnType.BOOLEAN:
+            misfit = f"typeof({value}) <> 'integer' OR {value} NOT IN (0, 1)"
+        case ColumnType.WORD:
+            words = ", ".join(f"'{word}'" for word in column.words.values())
+            misfit = f"typeof({value}) <> 'text' OR {value} NOT IN ({words})"
+        case ColumnType.DATE:
+            # The second date() is there because the first takes 30 February as it is.
+            misfit = f"{value} NOT GLOB '????-??-??' OR date({value}, '+0 days') IS NOT {value}"
+        case ColumnType.TIME:
+            misfit = f"{value} NOT GLOB '????-??-??T??:??:??*Z' OR datetime({value}) IS NULL"
+        case ColumnType.DECIMAL:
+            misfit = (
+                f"typeof({value}) <> 'text' OR {value} GLOB '*[^0-9.-]*' OR {value} NOT GLOB '*[0-9]' "
+                f"OR ltrim({value}, '-') NOT GLOB '[0-9]*' OR substr({value}, 2) GLOB '*-*' OR {value} GLOB '*.*.*'"
+            )
+    return f"({value} IS NOT NULL AND ({misfit}))" if column.optional else f"({misfit})"
