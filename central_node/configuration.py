@@ -1,0 +1,67 @@
+"""node.toml of a central node: its defaults, its reading and its writing."""
+
+import tomllib
+from pathlib import Path
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from engine.directory import CONFIGURATION_NAME, as_directory_errors, parse_address, require_node, write_private
+from engine.errors import Code, Refused
+
+DEFAULT_GRPC = "0.0.0.0:7443"
+DEFAULT_WEB = "127.0.0.1:7480"
+
+
+class GivenCertificate(BaseModel):
+    """Files of a certificate that was bought or made elsewhere; sites then check the host name they dial."""
+
+    model_config = ConfigDict(extra="forbid")
+    certificate: Path
+    key: Path
+
+
+class CentralConfiguration(BaseSettings):
+    """What node.toml says; PACKHORSE_NAME, PACKHORSE_GRPC, ... in the environment come before it."""
+
+    model_config = SettingsConfigDict(extra="forbid", env_prefix="PACKHORSE_", env_nested_delimiter="__")
+    role: str = "central"
+    name: str = "central"
+    grpc: str = DEFAULT_GRPC
+    web: str = DEFAULT_WEB
+    log_format: str = ""
+    tls: GivenCertificate | None = None
+
+
+def write_configuration(directory: Path, name: str, grpc: str, web: str) -> None:
+    """Writes the file that `init` leaves behind."""
+    for address in (grpc, web):
+        parse_address(address)
+    document = tomlkit.document()
+    document.add(tomlkit.comment("A Packhorse central node. Changes take effect when the daemon starts again."))
+    document["role"], document["name"] = "central", name
+    document.add(tomlkit.comment("Where sites connect, with TLS."))
+    document["grpc"] = grpc
+    document.add(tomlkit.comment("Where /livez, /readyz and /metrics are served, without TLS: keep it local."))
+    document["web"] = web
+    write_private(directory / CONFIGURATION_NAME, tomlkit.dumps(document).encode())
+
+
+def read_configuration(directory: Path) -> CentralConfiguration:
+    """Reads node.toml and the environment. Raises Refused with DIRECTORY_WRONG or CONFIGURATION_WRONG."""
+    require_node(directory)
+    try:
+        with as_directory_errors(directory):
+            written = tomllib.loads((directory / CONFIGURATION_NAME).read_text())
+        environment = CentralConfiguration().model_dump(exclude_unset=True)
+        found = CentralConfiguration.model_validate({**written, **environment})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME} is no TOML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME}: {where}: {first['msg']}.") from error
+    if found.role != "central":
+        raise Refused(Code.DIRECTORY_WRONG, f"{directory} belongs to a {found.role}, not to a central node.")
+    return found

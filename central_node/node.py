@@ -1,0 +1,213 @@
+"""The central at work: one loop that takes frames, routes the central's own edits and wakes what waited.
+
+Every change of the database goes through `_turn`, so feeds are only ever moved by one task; sessions read in snapshots.
+The loop cannot end but by being cancelled: a step that fails is told to the sessions concerned and tried again.
+"""
+
+import asyncio
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import structlog
+from packhorse.sync.v1 import session_pb2
+
+from central_node.storage.eras import begin_era
+from central_node.storage.steps import Submitted, Taken, refresh_topology, route_own, take_frames, wake_held
+from engine.catalogue.model import Catalogue
+from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
+from engine.limits import INGEST_FRAMES, WATCH_SECONDS_BUSY, WATCH_SECONDS_IDLE
+from engine.rules.topology import Topology
+from engine.session.frames import Link
+from engine.session.machine import Event
+from engine.storage.database import Database
+
+_log = structlog.get_logger("central")
+
+
+class Session(Protocol):
+    """What the loop knows of a session."""
+
+    site: int
+
+    def post(self, event: Event) -> None:
+        """Tells the session's machine of something."""
+
+    def follows(self, scopes: set[str]) -> bool:
+        """Whether the site is subscribed to one of these scopes."""
+
+
+class CentralNode:
+    """The state of a running central node. Everything that must survive is in its database."""
+
+    def __init__(self, database: Database, catalogue: Catalogue) -> None:
+        self.database, self.catalogue = database, catalogue
+        self.topology = Topology({}, {})
+        self.topology_number = 0
+        """Grows with each change of the topology, so that a session can see that its subscriptions are old."""
+        self.sessions: dict[int, Session] = {}
+        self.counters = {"frames": 0, "records": 0, "sessions": 0, "errors": 0}
+        self._frames: asyncio.Queue[tuple[Session, Submitted]] = asyncio.Queue()
+        self._signal = asyncio.Event()
+        self._settled: list[asyncio.Future[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begins an era and the loop."""
+        era = secrets.randbits(62) + 1
+        await self.database.write(lambda connection: begin_era(connection, era))
+        self.topology = await self.database.write(refresh_topology)
+        self._tasks = [
+            asyncio.create_task(self._forever(loop), name=f"central {loop.__name__}")
+            for loop in (self._turn, self._look)
+        ]
+        self._signal.set()
+
+    async def stop(self) -> None:
+        """Ends the loop; what is under way in the database is finished."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def register(self, session: Session) -> None:
+        """Makes a session the current one of its site; an older one ends at once (F13)."""
+        older = self.sessions.get(session.site)
+        self.sessions[session.site] = session
+        self.counters["sessions"] += 1
+        if older is not None and older is not session:
+            older.post(
+                Event("failed", PeerProblem(Code.SUPERSEDED, f"A newer session of site {session.site} took over."))
+            )
+
+    def unregister(self, session: Session) -> None:
+        """Forgets a session that has ended."""
+        if self.sessions.get(session.site) is session:
+            del self.sessions[session.site]
+
+    def submit(self, session: Session, submitted: Submitted) -> None:
+        """Queues a frame; its session hears `frame_ingested` or `ingest_busy`. Bounded by the session's window."""
+        self._frames.put_nowait((session, submitted))
+        self._signal.set()
+
+    async def settle(self) -> None:
+        """Returns when everything that was committed in this database before the call is in the feeds (F44)."""
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._settled.append(settled)
+        self._signal.set()
+        await settled
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    async def _forever(self, loop: Callable[[], Any]) -> None:
+        while True:
+            try:
+                await loop()
+            except asyncio.CancelledError:
+                raise
+            except PackhorseError as error:
+                _log.warning("a step has to wait", code=error.code, what=error.what)
+                await asyncio.sleep(1.0)
+            except Exception:
+                self.counters["errors"] += 1
+                _log.exception("a step failed")
+                await asyncio.sleep(1.0)
+
+    async def _turn(self) -> None:
+        await self._signal.wait()
+        self._signal.clear()
+        settled, self._settled = self._settled, []
+        try:
+            await self._take_frames()
+            await self._route_own()
+            await self._wake()
+        except BaseException:
+            self._settled += settled
+            self._signal.set()
+            raise
+        for waiter in settled:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _take_frames(self) -> None:
+        batch = [self._frames.get_nowait() for _ in range(min(self._frames.qsize(), INGEST_FRAMES))]
+        if not self._frames.empty():
+            self._signal.set()
+        if not batch:
+            return
+        frames = [submitted for _, submitted in batch]
+        work = partial(
+            take_frames, catalogue=self.catalogue, topology=self.topology, frames=frames, now=int(time.time())
+        )
+        try:
+            taken = await self.database.write(work)
+        except Unavailable as error:
+            self._tell_busy(batch, error)
+            return
+        except Exception:
+            self._tell_busy(batch, Unavailable(Code.INTERNAL, "A frame could not be taken.", 5.0))
+            raise
+        for (session, _), told in zip(batch, taken.acknowledgements, strict=True):
+            if isinstance(told, PackhorseError):
+                session.post(Event("failed", told))
+            elif told is not None:
+                self.counters["frames"] += 1
+                session.post(Event("frame_ingested", told))
+        self._moved(taken)
+
+    def _tell_busy(self, batch: list[tuple[Session, Submitted]], error: Unavailable) -> None:
+        told: set[int] = set()
+        for session, submitted in batch:
+            if session.site in told:
+                continue
+            told.add(session.site)
+            frame = submitted.frame
+            seconds = error.retry_after_seconds or 1.0
+            busy = session_pb2.Busy(number=frame.number, retry_after_milliseconds=int(seconds * 1000))
+            session.post(Event("ingest_busy", (busy, Link(frame.previous_number, frame.previous_hash))))
+
+    async def _route_own(self) -> None:
+        while await self.database.read(_has_own_changes):
+            before = self.topology
+            taken, after = await self.database.write(partial(route_own, catalogue=self.catalogue, topology=before))
+            if after is not before:
+                self.topology = after
+                self.topology_number += 1
+                for session in list(self.sessions.values()):
+                    session.post(Event("feed_moved"))
+            self._moved(taken)
+
+    async def _wake(self) -> None:
+        while await self.database.read(_has_woken):
+            work = partial(wake_held, catalogue=self.catalogue, topology=self.topology, now=int(time.time()))
+            self._moved(await self.database.write(work))
+
+    def _moved(self, taken: Taken) -> None:
+        self.counters["records"] += taken.records
+        if taken.moved:
+            for session in list(self.sessions.values()):
+                if session.follows(taken.moved):
+                    session.post(Event("feed_moved"))
+
+    async def _look(self) -> None:
+        """Notices edits that other programs, or commands, commit into the database."""
+        seen, quiet = -1, WATCH_SECONDS_IDLE
+        while True:
+            version = await self.database.data_version()
+            if version != seen:
+                seen, quiet = version, WATCH_SECONDS_BUSY
+                if await self.database.read(_has_own_changes):
+                    self._signal.set()
+            else:
+                quiet = min(quiet * 1.2, WATCH_SECONDS_IDLE)
+            await asyncio.sleep(quiet)
+
+
+def _has_own_changes(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sync_outbox WHERE token <> framed_token LIMIT 1").fetchone() is not None
+
+
+def _has_woken(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sync_held WHERE ready = 1 LIMIT 1").fetchone() is not None

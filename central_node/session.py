@@ -1,0 +1,250 @@
+"""One site's session at the central: performs what the state machine asks for."""
+
+import asyncio
+import secrets
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from importlib import metadata
+
+from packhorse.sync.v1 import document_pb2, session_pb2
+
+from central_node.node import CentralNode
+from central_node.storage.checkpoints import read_checkpoint
+from central_node.storage.roster import (
+    Opened,
+    check_current,
+    configuration_cursor,
+    note_error,
+    note_positions,
+    note_report,
+    open_session,
+    reconcile_subscriptions,
+    take_positions,
+)
+from central_node.storage.steps import Submitted
+from engine.errors import Code, PackhorseError, PeerProblem, Refused
+from engine.limits import FRAME_BYTES_MAX, FRAME_RECORDS, PATIENCE_SECONDS, WINDOW_FRAMES
+from engine.rpc.driver import Driver
+from engine.session.central_machine import CentralMachine, PageLoaded
+from engine.session.frames import pack
+from engine.session.machine import Action, Event, Message
+from engine.storage.database import Work
+from engine.storage.pages import Cursor, Page, read_page, read_wanted
+from engine.storage.records import Writer
+
+PROTOCOL_VERSION = 1
+_NOTE_EVERY = 64
+LIMITS = session_pb2.Limits(
+    window_frames=WINDOW_FRAMES,
+    frame_bytes=FRAME_BYTES_MAX,
+    frame_records=FRAME_RECORDS,
+    patience_seconds=PATIENCE_SECONDS,
+)
+
+
+class CentralSession:
+    """See the module. `site` is the number that the credential belongs to."""
+
+    def __init__(
+        self,
+        node: CentralNode,
+        site: int,
+        send: Callable[[Message], Awaitable[None]],
+        receive: Callable[[], Awaitable[Message | None]],
+        trace: Callable[[str, object], None],
+    ) -> None:
+        self.site = site
+        self._node, self._database, self._trace = node, node.database, trace
+        self._id = secrets.token_hex(16)
+        self._writer = Writer(site, "")
+        self._era = 0
+        self._tables: frozenset[str] = frozenset()
+        self._cursors: dict[str, Cursor] = {}
+        self._changes: list[document_pb2.SubscriptionChange] = []
+        self._topology_number = 0
+        self._shown_positions: list[session_pb2.FeedPosition] = []
+        self._under_way: deque[dict[str, Cursor]] = deque()
+        self._to_note: dict[str, Cursor] = {}
+        self._compared: dict[str, int] = {}
+        self._driver = Driver(CentralMachine(), self._perform, send, receive, trace)
+
+    async def run(self) -> PackhorseError | None:
+        """Runs the session to its end and remembers how it ended."""
+        error: PackhorseError | None = None
+        try:
+            error = await self._driver.run()
+            return error
+        finally:
+            self._node.unregister(self)
+            await asyncio.shield(self._close(error))
+
+    def post(self, event: Event) -> None:
+        """See `node.Session`."""
+        self._driver.post(event)
+
+    def follows(self, scopes: set[str]) -> bool:
+        """See `node.Session`."""
+        return not scopes.isdisjoint(self._cursors)
+
+    async def _close(self, error: PackhorseError | None) -> None:
+        now = int(time.time())
+
+        def close(connection: sqlite3.Connection) -> None:
+            note_positions(connection, self.site, list(self._to_note.values()))
+            if error is not None:
+                note_error(connection, self.site, error, now)
+
+        if self._to_note:
+            await self._write_if_current(close)
+        elif error is not None and error.code not in (Code.SUPERSEDED, Code.LINK_CUT, Code.DRAINING):
+            await self._database.write(lambda connection: note_error(connection, self.site, error, now))
+
+    async def _write_if_current(self, work: Work[None]) -> None:
+        def checked(connection: sqlite3.Connection) -> None:
+            check_current(connection, self.site, self._id)
+            work(connection)
+
+        try:
+            await self._database.write(checked)
+        except PackhorseError:
+            pass  # superseded, or the disk is full: the site's own table is the truth and is asked for next time
+
+    # --- actions ------------------------------------------------------------------------------------------------------
+
+    async def _perform(self, action: Action) -> Event | None:
+        perform: Callable[[Action], Awaitable[Event | None]] = getattr(self, f"_do_{action.name}")
+        return await perform(action)
+
+    async def _do_judge_hello(self, action: Action) -> Event:
+        hello: session_pb2.Hello = action.value
+        if hello.site != self.site:
+            raise Refused(Code.CREDENTIAL_UNKNOWN, f"The credential of site {self.site} was shown for {hello.site}.")
+        if hello.protocol_version < PROTOCOL_VERSION:
+            raise Refused(Code.PROTOCOL_TOO_OLD, f"The site speaks version {hello.protocol_version} of the protocol.")
+        await self._node.settle()
+        self._tables = frozenset(hello.tables)
+        self._writer = Writer(self.site, hello.epoch.hex())
+        self._topology_number, topology = self._node.topology_number, self._node.topology
+        token, now = secrets.token_bytes(32), int(time.time())
+        catalogue, writer, tables = self._node.catalogue, self._writer, self._tables
+
+        def judge(connection: sqlite3.Connection) -> tuple[Opened, Cursor | None, Page | None]:
+            opened = open_session(connection, hello, self._id, token, topology, now)
+            cursor = configuration_cursor(connection, opened, hello)
+            if cursor is None:
+                return opened, None, None
+            page = read_page(connection, catalogue, [cursor], writer, tables, 1 << 30)
+            return opened, cursor, page
+
+        opened, cursor, page = await self._database.write(judge)
+        self._era, self._cursors, self._changes = hello.era or opened.welcome.era, opened.cursors, opened.changes
+        if cursor is not None and page is not None:
+            self._put_configuration(opened.welcome, cursor, page)
+        welcome = opened.welcome
+        welcome.limits.CopyFrom(LIMITS)
+        welcome.protocol_version, welcome.software_version = PROTOCOL_VERSION, metadata.version("packhorse")
+        welcome.clock_milliseconds = int(time.time() * 1000)
+        self._node.register(self)
+        return Event("hello_judged", welcome)
+
+    def _put_configuration(self, welcome: session_pb2.Welcome, cursor: Cursor, page: Page) -> None:
+        changes = [change for change in self._changes if change.scope == cursor.scope]
+        self._changes = [change for change in self._changes if change.scope != cursor.scope]
+        if changes or page.sections:
+            body, body_hash = pack(document_pb2.PullBody(subscriptions=changes, sections=page.sections))
+            welcome.configuration.hash, welcome.configuration.body = body_hash, body
+        if page.sections and cursor.scope in self._cursors:
+            self._cursors[cursor.scope] = cursor._replace(position=page.sections[-1].to_position)
+            self._to_note[cursor.scope] = self._cursors[cursor.scope]
+
+    async def _do_store_positions(self, action: Action) -> None:
+        positions: session_pb2.Positions = action.value
+        self._shown_positions += positions.positions
+        if not positions.last:
+            return
+        topology, shown, era = self._node.topology, self._shown_positions, self._era
+
+        def take(connection: sqlite3.Connection) -> tuple[dict[str, Cursor], list[document_pb2.SubscriptionChange]]:
+            check_current(connection, self.site, self._id)
+            return take_positions(connection, self.site, era, shown, topology)
+
+        self._cursors, self._changes = await self._database.write(take)
+
+    async def _do_ingest(self, action: Action) -> None:
+        self._node.submit(self, Submitted(self._writer, self._id, action.value))
+
+    async def _do_load_page(self, action: Action) -> Event:
+        await self._follow_topology()
+        catalogue, cursors, writer, tables = self._node.catalogue, self._cursors, self._writer, self._tables
+        changes, self._changes = self._changes, []
+
+        def load(connection: sqlite3.Connection) -> tuple[Page, bytes, bytes]:
+            page = read_page(connection, catalogue, cursors.values(), writer, tables, action.value)
+            return page, *pack(document_pb2.PullBody(subscriptions=changes, sections=page.sections))
+
+        page, body, body_hash = await self._database.read(load)
+        if not changes and not page.sections:
+            return Event("page_loaded", PageLoaded(None, True))
+        moved = {s.scope: cursors[s.scope]._replace(position=s.to_position) for s in page.sections}
+        opened = {change.scope: cursors[change.scope] for change in changes if not change.closed}
+        self._cursors = cursors | moved
+        self._under_way.append(opened | moved)
+        frame = document_pb2.PullFrame(body=body, hash=body_hash, records_remaining=page.remaining)
+        return Event("page_loaded", PageLoaded(frame, page.exhausted))
+
+    async def _follow_topology(self) -> None:
+        if self._topology_number == self._node.topology_number:
+            return
+        self._topology_number, topology, known = self._node.topology_number, self._node.topology, self._cursors
+
+        def reconcile(
+            connection: sqlite3.Connection,
+        ) -> tuple[dict[str, Cursor], list[document_pb2.SubscriptionChange]]:
+            check_current(connection, self.site, self._id)
+            return reconcile_subscriptions(connection, self.site, known, topology)
+
+        self._cursors, changes = await self._database.write(reconcile)
+        self._changes += changes
+
+    async def _do_load_wanted(self, action: Action) -> Event:
+        catalogue, scopes = self._node.catalogue, frozenset(self._cursors)
+        roots = [(key.table, key.id) for key in action.value.documents]
+
+        def load(connection: sqlite3.Connection) -> tuple[bytes, bytes]:
+            wanted = read_wanted(connection, catalogue, roots, scopes)
+            return pack(document_pb2.PullBody(wanted=wanted))
+
+        body, body_hash = await self._database.read(load)
+        self._under_way.append({})
+        return Event("wanted_loaded", document_pb2.PullFrame(body=body, hash=body_hash))
+
+    async def _do_load_checkpoint(self, action: Action) -> Event:
+        await self._node.settle()
+        cursors, compared = self._cursors, self._compared
+        found = await self._database.read(lambda c: read_checkpoint(c, self.site, cursors, compared, action.value))
+        if found is not None:
+            self._compared |= {feed.scope: feed.position for feed in found.feeds}
+        return Event("checkpoint_loaded", found)
+
+    async def _do_note_positions(self, action: Action) -> None:
+        if not self._under_way:
+            raise PeerProblem(Code.PROTOCOL_BROKEN, f"Pull frame {action.value} was never sent.")
+        self._to_note |= self._under_way.popleft()
+        if len(self._to_note) >= _NOTE_EVERY:
+            await self._flush_positions()
+
+    async def _flush_positions(self) -> None:
+        noted, self._to_note = list(self._to_note.values()), {}
+        await self._write_if_current(lambda connection: note_positions(connection, self.site, noted))
+
+    async def _do_note_report(self, action: Action) -> None:
+        noted, self._to_note = list(self._to_note.values()), {}
+        now = int(time.time())
+
+        def note(connection: sqlite3.Connection) -> None:
+            note_positions(connection, self.site, noted)
+            note_report(connection, self.site, action.value, now)
+
+        await self._write_if_current(note)

@@ -1,0 +1,49 @@
+"""What a checkpoint says: where the feeds of a site stand, with their digests, from one snapshot (F25, F44)."""
+
+import sqlite3
+from collections.abc import Mapping
+
+from packhorse.sync.v1 import session_pb2
+
+from engine.storage.digests import read_digests
+from engine.storage.feeds import heads
+from engine.storage.held import held_count
+from engine.storage.pages import Cursor
+
+
+def read_checkpoint(
+    connection: sqlite3.Connection, site: int, cursors: Mapping[str, Cursor], compared: Mapping[str, int], round_: int
+) -> session_pb2.PullCheckpoint | None:
+    """The checkpoint for a site, or None when something has come that was not sent yet.
+
+    Args:
+        connection: inside a read snapshot.
+        site: the site.
+        cursors: what was sent to it, by scope.
+        compared: the positions of the feeds that an earlier checkpoint of the session contained.
+        round_: the push checkpoint that is answered.
+    """
+    busy = "SELECT 1 FROM sync_outbox WHERE token <> framed_token UNION ALL SELECT 1 FROM sync_held WHERE ready = 1"
+    if connection.execute(f"SELECT 1 FROM ({busy}) LIMIT 1").fetchone():
+        return None
+    known = heads(connection, cursors)
+    feeds = []
+    for scope, cursor in cursors.items():
+        number, head = known.get(scope, (0, 0))
+        if head > cursor.position:
+            return None
+        if compared.get(scope) == head:
+            continue
+        digests = read_digests(connection, number) if number else {}
+        feeds.append(
+            session_pb2.FeedCheckpoint(
+                scope=scope,
+                generation=cursor.generation,
+                position=head,
+                digests=[session_pb2.Digest(table=t, count=d.records, sum=d.sum) for t, d in digests.items()],
+            )
+        )
+    frame = connection.execute("SELECT frame_number FROM central_site WHERE site = ?", (site,)).fetchone()[0]
+    return session_pb2.PullCheckpoint(
+        round=round_, last_frame=frame, feeds=feeds, held=held_count(connection, site), subscriptions=len(cursors)
+    )

@@ -1,0 +1,158 @@
+"""What the command lines of both nodes share: errors for people, JSON for programs, logs, the import command's options.
+
+Exit codes: 0 done; 1 not done (the sentence says why); 2 wrong usage.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import structlog
+
+from engine.catalogue.descriptors import catalogue
+from engine.directory import DirectoryLock, is_owned
+from engine.errors import PackhorseError
+from engine.rpc import local_channel
+from engine.storage.csv_import import ImportPlan, read_import
+
+Result = TypeVar("Result")
+Arguments = dict[str, Any]
+
+DIRECTORY = click.Path(file_okay=False, path_type=Path)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+
+
+def run(work: Coroutine[Any, Any, Result], as_json: bool = False) -> Result:
+    """Runs a command; an error of the catalogue becomes one line on stderr (and JSON on stdout) and exit code 1."""
+    try:
+        return asyncio.run(work)
+    except PackhorseError as error:
+        report(error, as_json)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def report(error: PackhorseError, as_json: bool) -> None:
+    """Tells a person, or a program, of an error."""
+    click.echo(f"ERROR: {error.sentence} [{error.code}]", err=True)
+    if as_json:
+        advice = error.advice
+        told = {"code": error.code, "sentence": error.sentence, "who_acts": advice.who_acts, "retry": advice.retry}
+        click.echo(json.dumps({"error": told}))
+
+
+def show_json(result: Mapping[str, Any]) -> None:
+    """Prints a result for a program."""
+    click.echo(json.dumps(result, indent=2))
+
+
+def show_fields(result: Mapping[str, Any]) -> None:
+    """Prints a result for a person, a line per field; lists and objects are left to the caller."""
+    width = max((len(name) for name in result), default=0)
+    for name, value in result.items():
+        if not isinstance(value, list | dict):
+            click.echo(f"{name.replace('_', ' '):<{width}}  {_told(value)}")
+
+
+def _told(value: Any) -> str:
+    if value is None:
+        return "not known"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+async def do_command(
+    directory: Path, command: str, arguments: Arguments, directly: Callable[[], Coroutine[Any, Any, Arguments]]
+) -> Arguments:
+    """Has the daemon do a command where one runs, and does it here, owning the directory meanwhile, where none does."""
+    if is_owned(directory):
+        return await local_channel.execute(directory, command, arguments)
+    with DirectoryLock(directory):
+        return await directly()
+
+
+def configure_logs(log_format: str) -> None:
+    """JSON lines on stderr, or readable ones where stderr is a terminal; `log_format` json or text decides instead."""
+    as_json = log_format == "json" or (log_format != "text" and not sys.stderr.isatty())
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def import_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options of `import`, the same at both nodes."""
+    for option in (
+        json_option,
+        click.option(
+            "--last-wins", default="", metavar="CSV_COLUMN",
+            help="Of rows with one id, take the one with the greatest value in this column of the file.",
+        ),
+        click.option(
+            "--set", "settings", multiple=True, metavar="COLUMN=VALUE", help="Give a column one value in every row."
+        ),
+        click.option(
+            "--map", "mapping", multiple=True, metavar="COLUMN=CSV_COLUMN",
+            help="Take a column of the table from this column of the file.",
+        ),
+        click.argument("file", type=click.Path(dir_okay=False, path_type=Path)),
+        click.argument("table"),
+        click.argument("directory", type=DIRECTORY),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def import_arguments(
+    table: str, file: Path, mapping: tuple[str, ...], settings: tuple[str, ...], last_wins: str
+) -> Arguments:
+    """The arguments of the command `import` as they travel to a daemon. Raises click.UsageError."""
+    return {
+        "table": table,
+        "file": str(file.absolute()),
+        "mapping": _pairs(mapping, "--map"),
+        "settings": _pairs(settings, "--set"),
+        "last_wins": last_wins,
+    }
+
+
+def plan_import(arguments: Arguments) -> ImportPlan:
+    """Reads the file that the arguments name. Raises as `read_import`."""
+    return read_import(
+        catalogue(),
+        arguments["table"],
+        Path(arguments["file"]),
+        arguments["mapping"],
+        arguments["settings"],
+        arguments["last_wins"],
+    )
+
+
+def show_import(result: Arguments) -> None:
+    """Tells a person what was imported."""
+    click.echo(f"{result['imported']} records into {result['table']} from {result['rows_read']} rows.")
+    if result["ignored_columns"]:
+        click.echo(f"Ignored columns: {', '.join(result['ignored_columns'])}.")
+
+
+def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"{option} wants COLUMN=..., not {text!r}.")
+        pairs[name] = value
+    return pairs

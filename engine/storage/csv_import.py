@@ -1,0 +1,208 @@
+"""Imports a CSV file into one table: read and checked as a whole, then written in one transaction, or not at all.
+
+The rows are written as a local edit: triggers check authority and capture every change. Existing records with the same
+id are updated in the columns that the file has.
+"""
+
+import csv
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from engine.catalogue.formats import parse
+from engine.catalogue.model import Catalogue, Column, RowValue, Table
+from engine.directory import as_directory_errors
+from engine.errors import Code, Refused
+from engine.limits import ID_BYTES_MAX
+
+_FIELD_BYTES_MAX = 1 << 20
+_ERRORS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """A file that was read and fits."""
+
+    table: Table
+    columns: tuple[str, ...]
+    rows: tuple[tuple[RowValue, ...], ...]
+    lines: tuple[int, ...]
+    rows_read: int
+    ignored_columns: tuple[str, ...]
+
+
+class _Problems:
+    def __init__(self, path: Path) -> None:
+        self._path, self.found = path, [""] * 0
+
+    def add(self, line: int, what: str) -> None:
+        self.found.append(f"line {line}: {what}")
+
+    def refuse(self) -> None:
+        if self.found:
+            more = len(self.found) - _ERRORS_SHOWN
+            text = "; ".join(self.found[:_ERRORS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+            raise Refused(Code.CSV_WRONG, f"{self._path.name}: {text}.")
+
+
+def read_import(
+    catalogue: Catalogue,
+    table_name: str,
+    path: Path,
+    mapping: Mapping[str, str],
+    settings: Mapping[str, str],
+    last_wins: str = "",
+) -> ImportPlan:
+    """Reads and checks a file.
+
+    Args:
+        catalogue: the tables.
+        table_name: where to import.
+        path: the file: UTF-8, a header line, comma separated.
+        mapping: table column -> column of the file.
+        settings: table column -> the value of every row.
+        last_wins: a column of the file; of rows with one id the one with its greatest value counts. Empty: an id that
+            occurs twice is an error.
+
+    Raises:
+        Refused: CSV_WRONG with line, column and value of what does not fit; DIRECTORY_WRONG where there is no file.
+    """
+    if table_name not in catalogue:
+        known = ", ".join(sorted(table.name for table in catalogue))
+        raise Refused(Code.CSV_WRONG, f"There is no table {table_name!r}; the tables are {known}.")
+    table, problems = catalogue[table_name], _Problems(path)
+    for column in (*mapping, *settings):
+        if column not in table.index:
+            raise Refused(Code.CSV_WRONG, f"{table_name} has no column {column!r}.")
+    lines = _lines(path)
+    header = next(lines, (1, []))[1]
+    used, ignored = _choose(table, header, mapping, settings, path)
+    if last_wins and last_wins not in header:
+        raise Refused(Code.CSV_WRONG, f"{path.name} has no column {last_wins!r} for --last-wins.")
+    fixed = [_value(table.column(name), text, 0, problems) for name, text in settings.items()]
+    found: dict[str, tuple[int, tuple[RowValue, ...], str]] = {}
+    read = 0
+    for number, fields in lines:
+        if not fields:
+            continue
+        read += 1
+        if len(fields) != len(header):
+            problems.add(number, f"{len(fields)} fields, the header has {len(header)}")
+            continue
+        row = (*(_value(column, fields[at], number, problems) for column, at in used), *fixed)
+        rank = fields[header.index(last_wins)] if last_wins else ""
+        _keep(found, number, row, [*(column.name for column, _ in used), *settings].index("id"), rank, problems)
+    problems.refuse()
+    kept = list(found.values())
+    columns = (*(column.name for column, _ in used), *settings)
+    rows, at = tuple(row for _, row, _ in kept), tuple(number for number, _, _ in kept)
+    return ImportPlan(table, columns, rows, at, read, ignored)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    with as_directory_errors(path.parent):
+        content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise Refused(Code.CSV_WRONG, f"{path.name}: line {line}: the file is not UTF-8.") from error
+    csv.field_size_limit(_FIELD_BYTES_MAX)
+    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    line = 1
+    try:
+        for fields in reader:
+            yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise Refused(Code.CSV_WRONG, f"{path.name}: line {line}: {error}.") from error
+
+
+def _choose(
+    table: Table, header: Sequence[str], mapping: Mapping[str, str], settings: Mapping[str, str], path: Path
+) -> tuple[list[tuple[Column, int]], tuple[str, ...]]:
+    """(table column and its place in the file, the columns of the file that are ignored)."""
+    if not header:
+        raise Refused(Code.CSV_WRONG, f"{path.name} has no header line.")
+    twice = {name for name in header if list(header).count(name) > 1}
+    if twice:
+        raise Refused(Code.CSV_WRONG, f"{path.name}: line 1: the column {sorted(twice)[0]!r} occurs twice.")
+    for column, source in mapping.items():
+        if source not in header:
+            raise Refused(Code.CSV_WRONG, f"{path.name}: line 1: there is no column {source!r} to map to {column}.")
+    source_of = {name: name for name in header if name in table.index and name not in mapping and name not in settings}
+    source_of |= mapping
+    ignored = tuple(name for name in header if name not in source_of.values())
+    if ignored and not mapping and not settings:
+        raise Refused(
+            Code.CSV_WRONG,
+            f"{path.name}: line 1: {table.name} has no column {ignored[0]!r}; its columns are"
+            f" {', '.join(table.column_names)}. With --map or --set, columns that do not fit are ignored.",
+        )
+    if "id" not in source_of and "id" not in settings:
+        raise Refused(Code.CSV_WRONG, f"{path.name}: line 1: the column id is missing.")
+    return [(table.column(name), list(header).index(source)) for name, source in source_of.items()], ignored
+
+
+def _value(column: Column, text: str, line: int, problems: _Problems) -> RowValue:
+    try:
+        value = parse(column, text)
+        if column.name == "id" and not 1 <= len(text.encode()) <= ID_BYTES_MAX:
+            raise ValueError(f"a text of 1 to {ID_BYTES_MAX} bytes")
+    except ValueError as error:
+        problems.add(line, f"column {column.name}: {text[:60]!r} is not {error}")
+        return None
+    return value
+
+
+def _keep(
+    found: dict[str, tuple[int, tuple[RowValue, ...], str]],
+    number: int,
+    row: tuple[RowValue, ...],
+    id_at: int,
+    rank: str,
+    problems: _Problems,
+) -> None:
+    record_id = str(row[id_at])
+    earlier = found.get(record_id)
+    if earlier is None:
+        found[record_id] = (number, row, rank)
+    elif not rank and not earlier[2]:
+        problems.add(number, f"the id {record_id!r} stands in line {earlier[0]} already")
+    elif _rank(rank) >= _rank(earlier[2]):
+        found[record_id] = (number, row, rank)
+
+
+def _rank(text: str) -> tuple[int, Decimal, str]:
+    try:
+        return (1, Decimal(text), "")
+    except InvalidOperation:
+        return (0, Decimal(0), text)
+
+
+def write_import(connection: sqlite3.Connection, plan: ImportPlan) -> dict[str, Any]:
+    """Writes the rows inside the caller's transaction; returns what to tell the user.
+
+    Raises:
+        Refused: EDIT_REFUSED with the line whose record the rules do not let this node edit.
+    """
+    marks = ", ".join("?" * len(plan.columns))
+    updates = ", ".join(f"{name} = excluded.{name}" for name in plan.columns if name != "id")
+    action = f"DO UPDATE SET {updates}" if updates else "DO NOTHING"
+    statement = f"INSERT INTO {plan.table.name} ({', '.join(plan.columns)}) VALUES ({marks}) ON CONFLICT (id) {action}"
+    line = 0
+    try:
+        for line, row in zip(plan.lines, plan.rows, strict=True):  # noqa: B007 - named in the error
+            connection.execute(statement, row)
+    except sqlite3.IntegrityError as error:
+        text = str(error).removeprefix("Packhorse: ")
+        raise Refused(Code.EDIT_REFUSED, f"Line {line}: {text}") from error
+    return {
+        "table": plan.table.name,
+        "rows_read": plan.rows_read,
+        "imported": len(plan.rows),
+        "ignored_columns": list(plan.ignored_columns),
+    }
