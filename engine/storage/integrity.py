@@ -1,8 +1,8 @@
 """Finds what triggers cannot prevent: dropped triggers, changed schemas, edits without capture (F43).
 
 A row whose hash is neither the acknowledged one nor covered by a pending change was changed behind the engine's back.
-Where this node owns it, it is queued as a change; elsewhere both contents are kept in the held list and the document is
-asked for again.
+Where this node owns it, it is queued as a change; elsewhere its content is put aside and the document is asked for
+again.
 """
 
 import sqlite3
@@ -29,14 +29,13 @@ class Swept(NamedTuple):
     """Where to go on; ("", "") when the sweep is through."""
 
 
-def sweep_rows(connection: sqlite3.Connection, catalogue: Catalogue, after: Key, site: int, now: int) -> Swept:
+def sweep_rows(connection: sqlite3.Connection, catalogue: Catalogue, after: Key, now: int) -> Swept:
     """Compares one batch of acknowledged records, and rows that no acknowledgement knows, with the tables.
 
     Args:
         connection: inside a write transaction.
         catalogue: the tables.
         after: the `last` of the batch before; ("", "") begins.
-        site: this node's number.
         now: seconds since 1970.
     """
     keys = connection.execute(
@@ -50,7 +49,7 @@ def sweep_rows(connection: sqlite3.Connection, catalogue: Catalogue, after: Key,
     for key in damaged:
         if _has_change(connection, key):
             continue
-        if _mend(connection, catalogue, key, present, site, now):
+        if _mend(connection, catalogue, key, present, now):
             queued += 1
         else:
             wanted += 1
@@ -84,9 +83,7 @@ def _has_change(connection: sqlite3.Connection, key: Key) -> bool:
     return False
 
 
-def _mend(
-    connection: sqlite3.Connection, catalogue: Catalogue, key: Key, present: Present, site: int, now: int
-) -> bool:
+def _mend(connection: sqlite3.Connection, catalogue: Catalogue, key: Key, present: Present, now: int) -> bool:
     """Queues an own record (True), or keeps the content of another's aside and asks for its document (False)."""
     table, state = catalogue[key[0]], present.states[key]
     root = (catalogue.root_of(table).name, state.root_id or key[1])
@@ -96,9 +93,8 @@ def _mend(
         return True
     text = sentence(Code.UNCAPTURED, f"{key[0]} {key[1]} was changed without being captured.")
     connection.execute(
-        "INSERT OR REPLACE INTO sync_held (table_name, id, site, term, term_id, counter, base_term, base_term_id,"
-        " base_counter, code, sentence, held_at, document) VALUES (?, ?, ?, 0, 0, 0, ?, ?, ?, ?, ?, ?, ?)",
-        (*key, site, *state.version, Code.UNCAPTURED, text, now, _content(table, present.row(key))),
+        "INSERT INTO sync_aside (table_name, id, code, sentence, put_aside_at, content) VALUES (?, ?, ?, ?, ?, ?)",
+        (*key, Code.UNCAPTURED, text, now, _content(table, present.row(key))),
     )
     connection.execute("INSERT OR IGNORE INTO sync_want VALUES (?, ?)", root)
     return False

@@ -101,6 +101,10 @@ CREATE TABLE sync_outcome (
     PRIMARY KEY (root_table, root_id)) WITHOUT ROWID;
 -- Documents that this node asked its peer for.
 CREATE TABLE sync_want (table_name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
+-- Contents that another program wrote without capture over records of others: kept when the record was mended.
+CREATE TABLE sync_aside (
+    number INTEGER PRIMARY KEY, table_name TEXT NOT NULL, id TEXT NOT NULL, code TEXT NOT NULL,
+    sentence TEXT NOT NULL, put_aside_at INTEGER NOT NULL, content BLOB NOT NULL);
 -- Records that left a scope, to be looked at when the feeds have been read to the end.
 CREATE TABLE sync_left (table_name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
 -- The receiver's side of frames, and the feeds that it publishes.

@@ -1,0 +1,264 @@
+"""A site at work: one outer loop that dials, synchronises, waits and dials again, for as long as the daemon lives.
+
+    live        a session stays open and carries changes as they happen; when it ends, the next one is tried at once if
+                it had moved something, else after a wait that grows
+    scheduled   a session a period, retried in the same way until one has ended with a goodbye
+
+The loop cannot end but by being cancelled. Whatever goes wrong becomes a plain sentence in `status`.
+"""
+
+import asyncio
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+from packhorse.sync.v1 import session_pb2
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity.stop import stop_never
+from tenacity.wait import wait_base, wait_random_exponential
+
+from engine.catalogue.model import Catalogue
+from engine.errors import Code, PackhorseError, Refused, Unavailable
+from engine.limits import (
+    RETRY_SECONDS_FIRST,
+    RETRY_SECONDS_MAX,
+    ROUNDS,
+    SWEEP_HOURS,
+    WATCH_SECONDS_BUSY,
+    WATCH_SECONDS_IDLE,
+)
+from engine.rpc.local_channel import Progress
+from engine.rpc.trace import open_trace
+from engine.session.machine import Event
+from engine.storage.database import Database
+from engine.storage.integrity import sweep_rows, sweep_unknown_rows
+from engine.storage.records import Writer, read_meta
+from site_node.configuration import CA_NAME, SiteConfiguration
+from site_node.connection import Central, open_session
+from site_node.installation import read_installation
+from site_node.session import SiteSession, Tally
+from site_node.storage.notes import note
+
+_log = structlog.get_logger("site")
+_BROKEN = (Code.LINEAGE_BROKEN, Code.COPIED, Code.CENTRAL_RESTORED, Code.CHAIN_BROKEN)
+_REFUSED = (Code.CREDENTIAL_UNKNOWN, Code.PROTOCOL_TOO_OLD, Code.CERTIFICATE_WRONG)
+
+
+class Ended(NamedTuple):
+    """How a session ended."""
+
+    tally: Tally
+    error: PackhorseError | None
+
+
+class SessionFailed(Exception):
+    """A session ended without having moved anything."""
+
+    def __init__(self, error: PackhorseError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class ReconnectWait(wait_base):
+    """Exponential with full jitter; longer where the central named a time, and longest where a person must act."""
+
+    def __init__(self) -> None:
+        self._usual = wait_random_exponential(multiplier=RETRY_SECONDS_FIRST, max=RETRY_SECONDS_MAX)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Seconds until the next attempt."""
+        usual = float(self._usual(retry_state))
+        failed = retry_state.outcome.exception() if retry_state.outcome else None
+        if not isinstance(failed, SessionFailed):
+            return usual
+        if not failed.error.advice.retry:
+            return RETRY_SECONDS_MAX
+        return max(usual, failed.error.retry_after_seconds or 0.0)
+
+
+class SiteNode:
+    """A site with its database open."""
+
+    def __init__(
+        self, directory: Path, configuration: SiteConfiguration, database: Database, catalogue: Catalogue
+    ) -> None:
+        self.directory, self.database, self.catalogue = directory, database, catalogue
+        self.told: Progress = lambda _phase, _remaining: None
+        self._configuration = configuration
+        self._trace = open_trace()
+        self._session: SiteSession | None = None
+        self._wake = asyncio.Event()
+        self._waiters: list[asyncio.Future[Ended]] = []
+        self._swept_at = 0.0
+
+    # --- one session --------------------------------------------------------------------------------------------------
+
+    async def synchronise(self, stay: bool = False) -> Ended:
+        """Runs one session; errors come back in the result."""
+        meta = await self.database.read(read_meta)
+        me = Writer(int(meta["site"]), meta["epoch"])
+        session = SiteSession(
+            self.database, self.catalogue, me, stay, lambda phase, remaining: self.told(phase, remaining), self._trace
+        )
+        session.on_report = self._reported
+        error: PackhorseError | None
+        try:
+            installation = read_installation(self.directory, meta["installation"])
+            await self._sweep()
+            await self._say("syncing", None)
+            ca_certificate = (self.directory / CA_NAME).read_bytes()
+            central = Central(self._configuration.central, ca_certificate, self._configuration.server_name)
+            async with open_session(central, me.site, installation.id, installation.credential) as stream:
+                self._session = session
+                error = await session.run(stream.send, stream.receive)
+        except PackhorseError as failed:
+            error = failed
+        except OSError as failed:
+            error = Refused(Code.DIRECTORY_WRONG, f"A file of {self.directory} cannot be read ({failed.strerror}).")
+        finally:
+            self._session = None
+        ended = Ended(session.tally, error)
+        await self._say(_link_state(error), error)
+        self._tell_waiters(ended)
+        return ended
+
+    async def _say(self, link: str, error: PackhorseError | None) -> None:
+        facts = {"link": link}
+        if error is not None:
+            facts |= {"last_error": error.sentence, "last_error_code": error.code.value}
+            if error.code in _BROKEN:
+                facts["agreed"] = "0"
+        try:
+            await self.database.write(lambda connection: note(connection, **facts))
+        except PackhorseError as failed:
+            _log.warning("the state could not be noted", code=failed.code)
+
+    async def _sweep(self) -> None:
+        """Compares the rows with what was acknowledged, at the first session and once a day (F43)."""
+        if self._swept_at and time.monotonic() - self._swept_at < SWEEP_HOURS * 3600:
+            return
+        after = ("", "")
+        while True:
+            work = partial(sweep_rows, catalogue=self.catalogue, after=after, now=int(time.time()))
+            swept = await self.database.write(work)
+            if swept.queued or swept.wanted:
+                _log.warning("uncaptured edits were found", queued=swept.queued, asked_for=swept.wanted)
+            after = swept.last
+            if after == ("", ""):
+                break
+        await self.database.write(partial(sweep_unknown_rows, catalogue=self.catalogue))
+        self._swept_at = time.monotonic()
+
+    # --- synchronising because somebody asked -------------------------------------------------------------------------
+
+    async def synchronise_now(self) -> Ended:
+        """Has the running loop synchronise now; returns when both sides agree, or when it is clear that they do not."""
+        last: Ended | None = None
+        for _ in range(ROUNDS):
+            waiter: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            if self._session is not None:
+                self._session.post(Event("round_wanted"))
+            self._wake.set()
+            last = await waiter
+            if last.error is not None or (last.tally.report is not None and last.tally.report.in_agreement):
+                break
+        assert last is not None
+        return last
+
+    def _reported(self, report: session_pb2.CheckpointReport) -> None:
+        del report
+        if self._session is not None:
+            self._tell_waiters(Ended(self._session.tally, None))
+
+    def _tell_waiters(self, ended: Ended) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(ended)
+
+    # --- the outer loop -----------------------------------------------------------------------------------------------
+
+    async def run_forever(self, every_minutes: float | None) -> None:
+        """Synchronises until it is cancelled: live, or once in `every_minutes`."""
+        watcher = asyncio.create_task(self._forever(self._look), name="site watch")
+        try:
+            await self._forever(partial(self._cycle, every_minutes))
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+    async def _forever(self, loop: Callable[[], object]) -> None:
+        while True:
+            try:
+                await loop()  # type: ignore[misc]
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                _log.exception("a step failed", step=getattr(loop, "__name__", "cycle"))
+                known = error if isinstance(error, PackhorseError) else None
+                unknown = Unavailable(Code.INTERNAL, "Something unexpected happened at this site.")
+                await self._say("offline", known or unknown)
+                await asyncio.sleep(1.0)
+
+    async def _cycle(self, every_minutes: float | None) -> None:
+        retrying = AsyncRetrying(
+            wait=ReconnectWait(),
+            stop=stop_never,
+            retry=retry_if_exception_type(SessionFailed),
+            sleep=self._pause,
+        )
+        async for attempt in retrying:
+            with attempt:
+                ended = await self.synchronise(stay=every_minutes is None)
+                if ended.error is not None:
+                    _log.info("session ended", code=ended.error.code, what=ended.error.what)
+                    if not ended.tally.progressed or not ended.error.advice.retry:
+                        raise SessionFailed(ended.error)
+        if every_minutes is None or ended.error is not None:
+            # The link works: the first attempt after a cut comes at once.
+            await asyncio.sleep(random.uniform(0.0, 0.1))  # noqa: S311 - spreads sites, keeps no secret
+        else:
+            await self._pause(every_minutes * 60)
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, unless somebody asks for a synchronisation meanwhile."""
+        self._wake.clear()
+        if self._waiters:
+            return
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            pass  # nobody asked
+
+    async def _look(self) -> None:
+        """Notices edits that other programs commit into the database, and tells the session that is open."""
+        seen, quiet = -1, WATCH_SECONDS_IDLE
+        while True:
+            version = await self.database.data_version()
+            if version != seen:
+                seen, quiet = version, WATCH_SECONDS_BUSY
+                if self._session is not None and await self.database.read(_has_pending):
+                    session = self._session
+                    if session is not None:
+                        session.post(Event("changed"))
+            else:
+                quiet = min(quiet * 1.2, WATCH_SECONDS_IDLE)
+            await asyncio.sleep(quiet)
+
+
+def _link_state(error: PackhorseError | None) -> str:
+    if error is None:
+        return "idle"
+    if error.code in _BROKEN:
+        return "lineage_broken"
+    return "refused" if error.code in _REFUSED else "offline"
+
+
+def _has_pending(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sync_outbox WHERE token <> framed_token LIMIT 1").fetchone() is not None

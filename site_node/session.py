@@ -1,0 +1,237 @@
+"""A site's session: performs what the state machine asks for, on the site's database."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+
+from packhorse.sync.v1 import document_pb2, session_pb2
+
+from engine.catalogue.model import Catalogue
+from engine.errors import Code, PackhorseError, PeerProblem, Refused
+from engine.rpc.driver import Driver
+from engine.rpc.local_channel import Progress
+from engine.rpc.trace import Trace
+from engine.rules.routing import site_scope
+from engine.session.frames import unpack
+from engine.session.machine import Action, Event, Message
+from engine.session.site_machine import Loaded, PullStored, SiteMachine, Stored
+from engine.storage.database import Database
+from engine.storage.outbox import waiting
+from engine.storage.positions import compare, positions_hash, read_positions, sweep_left
+from engine.storage.push import cut_frame, last_link, retry_deferred, settle, stored_frames
+from engine.storage.receive import Received, apply_pull
+from engine.storage.records import Writer, read_meta, write_meta
+from site_node.storage.notes import note, report_on, wanted
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass
+class Tally:
+    """What a session has done so far."""
+
+    pushed: int = 0
+    """Records that the central has applied."""
+    pulled: int = 0
+    """Records that came with content or as tombstones."""
+    rounds: int = 0
+    resumed_frames: int = 0
+    """Frames sent again, with the bytes they were cut with, because an earlier session ended before they were
+    acknowledged."""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    progressed: bool = False
+    """A frame was acknowledged or applied: the link works."""
+    report: session_pb2.CheckpointReport | None = None
+    remaining: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class SiteSession:
+    """See the module.
+
+    Args:
+        database: the site's.
+        catalogue: its tables.
+        me: site number and epoch.
+        stay: whether to stay connected.
+        told: called whenever the tally has changed, with a phase in a few words.
+    """
+
+    def __init__(
+        self, database: Database, catalogue: Catalogue, me: Writer, stay: bool, told: Progress, trace: Trace
+    ) -> None:
+        self.tally = Tally()
+        self.machine = SiteMachine(stay)
+        self._database, self._catalogue, self._me, self._told, self._trace = database, catalogue, me, told, trace
+        self._resumed_below = 0
+        self._driver: Driver | None = None
+        self._timers: set[asyncio.Task[None]] = set()
+        self.on_report: Callable[[session_pb2.CheckpointReport], None] = lambda _report: None
+
+    async def run(
+        self, send: Callable[[Message], Awaitable[None]], receive: Callable[[], Awaitable[Message | None]]
+    ) -> PackhorseError | None:
+        """Runs the session to its end; returns why it ended, None after a goodbye."""
+
+        async def counted_send(message: Message) -> None:
+            self.tally.bytes_sent += message.ByteSize()
+            await send(message)
+
+        async def counted_receive() -> Message | None:
+            message = await receive()
+            if message is not None:
+                self.tally.bytes_received += message.ByteSize()
+            return message
+
+        self._driver = Driver(self.machine, self._perform, counted_send, counted_receive, self._trace)
+        hello = await self._database.read(self._hello)
+        self._driver.send_first(session_pb2.SiteMessage(hello=hello))
+        try:
+            return await self._driver.run()
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+
+    def post(self, event: Event) -> None:
+        """Tells the session's machine of something."""
+        if self._driver is not None:
+            self._driver.post(event)
+
+    def _hello(self, connection: sqlite3.Connection) -> session_pb2.Hello:
+        meta, positions = read_meta(connection), read_positions(connection)
+        mine = site_scope(self._me.site)
+        return session_pb2.Hello(
+            site=self._me.site,
+            epoch=bytes.fromhex(self._me.epoch),
+            lineage_token=bytes.fromhex(meta.get("lineage_token", "")),
+            protocol_version=PROTOCOL_VERSION,
+            catalogue_hash=self._catalogue.hash,
+            tables=[table.name for table in self._catalogue],
+            era=int(meta.get("era", "0")),
+            position_count=len(positions),
+            positions_hash=positions_hash((p.scope, p.generation, p.position) for p in positions),
+            configuration=next((p for p in positions if p.scope == mine), None),
+            last_acknowledged=int(meta["acknowledged"]),
+            clock_milliseconds=int(time.time() * 1000),
+            waiting_to_push=waiting(connection),
+            software_version=metadata.version("packhorse"),
+        )
+
+    # --- actions ------------------------------------------------------------------------------------------------------
+
+    async def _perform(self, action: Action) -> Event | None:
+        perform: Callable[[Action], Awaitable[Event | None]] = getattr(self, f"_do_{action.name}")
+        return await perform(action)
+
+    async def _do_store_welcome(self, action: Action) -> Event:
+        welcome: session_pb2.Welcome = action.value
+        if welcome.protocol_version > PROTOCOL_VERSION:
+            raise Refused(Code.PROTOCOL_TOO_OLD, f"The central speaks version {welcome.protocol_version}.")
+        difference = round(time.time() - welcome.clock_milliseconds / 1000)
+        stored = await self._database.write(partial(self._store_welcome, welcome=welcome, difference=difference))
+        return Event("welcome_stored", stored)
+
+    def _store_welcome(self, connection: sqlite3.Connection, welcome: session_pb2.Welcome, difference: int) -> Stored:
+        """Everything that Welcome brings, in one transaction, before anything else is sent (F13, F57)."""
+        for told in welcome.missed:
+            self.tally.pushed += settle(connection, told, self._me.site, self._me.epoch)
+        acknowledged = int(read_meta(connection)["acknowledged"])
+        cut = last_link(connection)
+        if welcome.last_applied != acknowledged or welcome.last_applied > cut.number:
+            raise PeerProblem(
+                Code.CHAIN_BROKEN,
+                f"The central has applied frame {welcome.last_applied}; this site knows of {acknowledged}.",
+            )
+        write_meta(connection, lineage_token=welcome.lineage_token.hex(), era=str(welcome.era))
+        retry_deferred(connection)
+        if welcome.HasField("configuration"):
+            self._apply(connection, welcome.configuration)
+        note(connection, clock_difference_seconds=str(difference))
+        self._resumed_below = cut.number
+        return Stored(
+            welcome.limits,
+            read_positions(connection) if welcome.send_positions else [],
+            [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in wanted(connection)],
+            welcome.last_applied,
+        )
+
+    async def _do_load_frames(self, action: Action) -> Event:
+        after, room = action.value
+        frames = await self._database.read(lambda connection: stored_frames(connection, after, room))
+        if not frames:
+            work = partial(cut_frame, catalogue=self._catalogue, site=self._me.site, now=int(time.time()))
+            pending = await self._database.read(_has_pending)
+            frame = await self._database.write(work) if pending else None
+            frames = [frame] if frame is not None else []
+        self.tally.resumed_frames += sum(1 for frame in frames if frame.number <= self._resumed_below)
+        return Event("frames_loaded", Loaded(frames, not frames))
+
+    async def _do_store_acknowledgement(self, action: Action) -> Event:
+        told: session_pb2.Acknowledgement = action.value
+        records = await self._database.write(lambda connection: settle(connection, told, self._me.site, self._me.epoch))
+        self._trace("settled", told.number)
+        self.tally.pushed += records
+        self.tally.progressed = True
+        self._told("pushing", None)
+        again = any(outcome.disposition == session_pb2.DISPOSITION_NEED_WHOLE for outcome in told.outcomes)
+        return Event("acknowledgement_stored", again)
+
+    async def _do_store_pull(self, action: Action) -> Event:
+        frame: document_pb2.PullFrame = action.value
+        self._trace("apply_begin", frame.sequence)
+        received = await self._database.write(lambda connection: self._apply(connection, frame))
+        self._trace("apply_commit", frame.sequence)
+        self.tally.pulled += received.records
+        self.tally.progressed = True
+        self.tally.remaining = frame.records_remaining
+        self._told("pulling", frame.records_remaining)
+        wants = [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in received.wants]
+        return Event("pull_stored", PullStored(frame.sequence, received.records, wants, received.requeued))
+
+    def _apply(self, connection: sqlite3.Connection, frame: document_pb2.PullFrame) -> Received:
+        body = unpack(document_pb2.PullBody, frame.body, frame.hash)
+        return apply_pull(connection, self._catalogue, self._me, body, int(time.time()))
+
+    async def _do_compare(self, action: Action) -> Event:
+        checkpoint: session_pb2.PullCheckpoint = action.value
+        report = await self._database.write(lambda connection: self._compare(connection, checkpoint))
+        self.tally.rounds, self.tally.report, self.tally.remaining = checkpoint.round, report, 0
+        self._told("in agreement" if report.in_agreement else "comparing", 0)
+        self.on_report(report)
+        return Event("compared", report)
+
+    def _compare(
+        self, connection: sqlite3.Connection, checkpoint: session_pb2.PullCheckpoint
+    ) -> session_pb2.CheckpointReport:
+        sweep_left(connection, self._catalogue)
+        acknowledged = int(read_meta(connection)["acknowledged"])
+        comparison = compare(connection, checkpoint, acknowledged)
+        report = report_on(connection, checkpoint, comparison.comparable, comparison.differing)
+        note(
+            connection,
+            agreed="1" if report.in_agreement else "0",
+            differing=", ".join(report.differing),
+            last_success=str(int(time.time())),
+            waiting_to_pull="0",
+            last_error="",
+            last_error_code="",
+        )
+        return report
+
+    async def _do_wait(self, action: Action) -> None:
+        timer = asyncio.create_task(self._wait(action.value))
+        self._timers.add(timer)
+        timer.add_done_callback(self._timers.discard)
+
+    async def _wait(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self.post(Event("waited"))
+
+
+def _has_pending(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sync_outbox WHERE token <> framed_token LIMIT 1").fetchone() is not None

@@ -1,0 +1,1 @@
+"""The SQL statements of this package: what a site notes of itself."""
