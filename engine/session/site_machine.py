@@ -90,7 +90,7 @@ class SiteMachine(Machine):
         self._last_sent = 0
         self._loading = self._exhausted = self._waiting = False
         self._sent_since_checkpoint = self._moved = False
-        self._answered = 0
+        self._answered = self._storing = 0
         self._wants: list[document_pb2.RecordKey] = []
 
     @property
@@ -156,11 +156,15 @@ class SiteMachine(Machine):
         return [Send(session_pb2.SiteMessage(push_checkpoint=checkpoint))]
 
     def _on_acknowledgement(self, told: session_pb2.Acknowledgement) -> list[Step]:
-        if not self._unacknowledged or self._unacknowledged[0] != told.number:
+        # Acknowledgements that are still being stored stand at the head of the window.
+        expected = list(self._unacknowledged)[self._storing : self._storing + 1]
+        if expected != [told.number]:
             return self._broken(f"Frame {told.number} was acknowledged out of order.")
+        self._storing += 1
         return [Action("store_acknowledgement", told)]
 
     def _on_acknowledgement_stored(self, needs_more: bool) -> list[Step]:
+        self._storing -= 1
         self._unacknowledged.popleft()
         if needs_more:
             self._exhausted = False

@@ -1,0 +1,5 @@
+"""`python -m field_lab`."""
+
+from field_lab.cli import main
+
+main()
