@@ -24,6 +24,7 @@ from engine.rules.topology import Topology
 from engine.session.frames import Link
 from engine.session.machine import Event
 from engine.storage.database import Database
+from engine.storage.schema import repair_schema, schema_is_whole
 
 _log = structlog.get_logger("central")
 
@@ -98,6 +99,12 @@ class CentralNode:
         self._settled.append(settled)
         self._signal.set()
         await settled
+
+    async def check_schema(self) -> None:
+        """Makes tables and triggers again that another program has dropped or changed (F43)."""
+        if not await self.database.read(partial(schema_is_whole, catalogue=self.catalogue)):
+            await self.database.write(partial(repair_schema, catalogue=self.catalogue))
+            _log.warning("tables or triggers had been changed and were made again")
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 

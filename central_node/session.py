@@ -123,6 +123,7 @@ class CentralSession:
             raise Refused(Code.CREDENTIAL_UNKNOWN, f"The credential of site {self.site} was shown for {hello.site}.")
         if hello.protocol_version < PROTOCOL_VERSION:
             raise Refused(Code.PROTOCOL_TOO_OLD, f"The site speaks version {hello.protocol_version} of the protocol.")
+        await self._node.check_schema()
         await self._node.settle()
         self._tables = frozenset(hello.tables)
         self._writer = Writer(self.site, hello.epoch.hex())

@@ -28,6 +28,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 def run(work: Coroutine[Any, Any, Result], as_json: bool = False) -> Result:
     """Runs a command; an error of the catalogue becomes one line on stderr (and JSON on stdout) and exit code 1."""
+    configure_logs("text", lowest="warning")
     try:
         return asyncio.run(work)
     except PackhorseError as error:
@@ -77,7 +78,7 @@ async def do_command(
         return await directly()
 
 
-def configure_logs(log_format: str) -> None:
+def configure_logs(log_format: str, lowest: str = "info") -> None:
     """JSON lines on stderr, or readable ones where stderr is a terminal; `log_format` json or text decides instead."""
     as_json = log_format == "json" or (log_format != "text" and not sys.stderr.isatty())
     renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
@@ -89,6 +90,7 @@ def configure_logs(log_format: str) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(lowest),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 

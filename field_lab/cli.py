@@ -181,3 +181,14 @@ def _text(address: Address) -> str:
 
 if __name__ == "__main__":
     main()
+
+
+@main.command()
+def demo() -> None:
+    """Watch a central node and two sites come into agreement over a link that keeps breaking; about a minute."""
+    from rich.console import Console  # noqa: PLC0415 - keeps --help quick
+
+    from field_lab.demo import demonstrate  # noqa: PLC0415 - keeps --help quick
+
+    console = Console(highlight=False, soft_wrap=True)
+    raise SystemExit(0 if asyncio.run(demonstrate(console.print)) else 1)

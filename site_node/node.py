@@ -38,6 +38,7 @@ from engine.session.machine import Event
 from engine.storage.database import Database
 from engine.storage.integrity import sweep_rows, sweep_unknown_rows
 from engine.storage.records import Writer, read_meta
+from engine.storage.schema import repair_schema, schema_is_whole
 from site_node.configuration import CA_NAME, SiteConfiguration
 from site_node.connection import Central, open_session
 from site_node.installation import read_installation
@@ -139,7 +140,11 @@ class SiteNode:
             _log.warning("the state could not be noted", code=failed.code)
 
     async def _sweep(self) -> None:
-        """Compares the rows with what was acknowledged, at the first session and once a day (F43)."""
+        """Checks tables and triggers, and at the first session and once a day the rows themselves (F43)."""
+        if not await self.database.read(partial(schema_is_whole, catalogue=self.catalogue)):
+            await self.database.write(partial(repair_schema, catalogue=self.catalogue))
+            _log.warning("tables or triggers had been changed and were made again")
+            self._swept_at = 0.0
         if self._swept_at and time.monotonic() - self._swept_at < SWEEP_HOURS * 3600:
             return
         after = ("", "")

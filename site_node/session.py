@@ -25,7 +25,7 @@ from engine.storage.positions import compare, positions_hash, read_positions, sw
 from engine.storage.push import cut_frame, last_link, retry_deferred, settle, stored_frames
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer, read_meta, write_meta
-from site_node.storage.notes import note, report_on, wanted
+from site_node.storage.notes import count, note, report_on, wanted
 
 PROTOCOL_VERSION = 1
 
@@ -139,7 +139,7 @@ class SiteSession:
     def _store_welcome(self, connection: sqlite3.Connection, welcome: session_pb2.Welcome, difference: int) -> Stored:
         """Everything that Welcome brings, in one transaction, before anything else is sent (F13, F57)."""
         for told in welcome.missed:
-            self.tally.pushed += settle(connection, told, self._me.site, self._me.epoch)
+            self.tally.pushed += self._settle(connection, told)
         acknowledged = int(read_meta(connection)["acknowledged"])
         cut = last_link(connection)
         if welcome.last_applied != acknowledged or welcome.last_applied > cut.number:
@@ -173,13 +173,19 @@ class SiteSession:
 
     async def _do_store_acknowledgement(self, action: Action) -> Event:
         told: session_pb2.Acknowledgement = action.value
-        records = await self._database.write(lambda connection: settle(connection, told, self._me.site, self._me.epoch))
+        records = await self._database.write(partial(self._settle, told=told))
         self._trace("settled", told.number)
         self.tally.pushed += records
         self.tally.progressed = True
         self._told("pushing", None)
         again = any(outcome.disposition == session_pb2.DISPOSITION_NEED_WHOLE for outcome in told.outcomes)
         return Event("acknowledgement_stored", again)
+
+    def _settle(self, connection: sqlite3.Connection, told: session_pb2.Acknowledgement) -> int:
+        records = settle(connection, told, self._me.site, self._me.epoch)
+        count(connection, "pushed", records)
+        count(connection, "resumed_frames", int(told.number <= self._resumed_below))
+        return records
 
     async def _do_store_pull(self, action: Action) -> Event:
         frame: document_pb2.PullFrame = action.value
@@ -195,7 +201,9 @@ class SiteSession:
 
     def _apply(self, connection: sqlite3.Connection, frame: document_pb2.PullFrame) -> Received:
         body = unpack(document_pb2.PullBody, frame.body, frame.hash)
-        return apply_pull(connection, self._catalogue, self._me, body, int(time.time()))
+        received = apply_pull(connection, self._catalogue, self._me, body, int(time.time()))
+        count(connection, "pulled", received.records)
+        return received
 
     async def _do_compare(self, action: Action) -> Event:
         checkpoint: session_pb2.PullCheckpoint = action.value

@@ -76,6 +76,11 @@ def _waiting_to_pull(connection: sqlite3.Connection, site: int) -> int:
     return total
 
 
+def _noted(connection: sqlite3.Connection, key: str) -> str | None:
+    row = connection.execute("SELECT value FROM sync_status WHERE key = ?", (key,)).fetchone()
+    return row[0] if row else None
+
+
 def read_status(connection: sqlite3.Connection, name: str, connected: set[int], running: bool) -> dict[str, Any]:
     """The central node and all its sites."""
     sites = read_sites(connection, connected, running)
@@ -99,6 +104,7 @@ def read_status(connection: sqlite3.Connection, name: str, connected: set[int], 
         "last_seen": None,
         "last_success": max(successes, default=None),
         "last_error": next((site["last_error"] for site in sites if site["last_error"]), None),
+        "schema_repaired": _noted(connection, "schema_repaired"),
         "sites": sites,
         "held_documents": held_list(connection),
     }

@@ -83,6 +83,8 @@ CREATE TABLE sync_unknown (
     table_name TEXT NOT NULL, id TEXT NOT NULL, fields BLOB NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
 -- What the node last said of itself, for `status`.
 CREATE TABLE sync_status (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+-- Figures since the database was made, changed in the transaction that they count.
+CREATE TABLE sync_total (key TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 -- The sender's side: frames that are not acknowledged, with their exact bytes, and what is in them.
 CREATE TABLE sync_frame (
     number INTEGER PRIMARY KEY, hash BLOB NOT NULL, previous_number INTEGER NOT NULL, previous_hash BLOB NOT NULL,
@@ -143,13 +145,30 @@ def prepare(connection: sqlite3.Connection, catalogue: Catalogue, more: tuple[st
         _in_transaction(connection, lambda number=number: _migrate(connection, number))  # type: ignore[misc]
     missing = _missing(connection, catalogue, more)
     if missing:
-        _in_transaction(connection, lambda: [connection.execute(statement) for statement in missing])
+        _in_transaction(connection, lambda: _make(connection, missing, note=version > 0))
     return bool(missing) and version > 0
 
 
 def schema_is_whole(connection: sqlite3.Connection, catalogue: Catalogue) -> bool:
     """Whether every table, column and trigger of the catalogue is as this program made it."""
     return not _missing(connection, catalogue, ())
+
+
+def repair_schema(connection: sqlite3.Connection, catalogue: Catalogue) -> None:
+    """Makes again what is missing or changed, inside the caller's write transaction, and notes it for `status`."""
+    _make(connection, _missing(connection, catalogue, ()), note=True)
+
+
+def _make(connection: sqlite3.Connection, statements: list[str], note: bool) -> None:
+    for statement in statements:
+        connection.execute(statement)
+    if note:
+        words = (statement.split() for statement in statements if not statement.startswith("DROP"))
+        names = sorted({word[2] for word in words})
+        connection.execute(
+            "INSERT OR REPLACE INTO sync_status VALUES ('schema_repaired', datetime() || ' UTC: ' || ?)",
+            (", ".join(names),),
+        )
 
 
 def _in_transaction(connection: sqlite3.Connection, work: Callable[[], object]) -> None:

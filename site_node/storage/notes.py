@@ -36,6 +36,14 @@ def notes(connection: sqlite3.Connection) -> dict[str, str]:
     return dict(connection.execute("SELECT key, value FROM sync_status"))
 
 
+def count(connection: sqlite3.Connection, key: str, more: int) -> None:
+    """Adds to a figure, in the transaction that it counts."""
+    connection.execute(
+        "INSERT INTO sync_total VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = value + excluded.value",
+        (key, more),
+    )
+
+
 def wanted(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     """The documents that this site has asked for and not got."""
     return connection.execute("SELECT table_name, id FROM sync_want").fetchall()
@@ -85,6 +93,7 @@ def read_status(connection: sqlite3.Connection, running: bool) -> dict[str, Any]
         "clock_warning": bool(clock) and abs(int(clock)) >= CLOCK_WARNING_SECONDS,
         "kept_aside": connection.execute("SELECT count(*) FROM sync_aside").fetchone()[0],
         "schema_repaired": noted.get("schema_repaired") or None,
+        "totals": dict(connection.execute("SELECT key, value FROM sync_total")),
         "held_documents": [*held_list(connection), *_held_there(connection)],
     }
 
