@@ -26,8 +26,8 @@ CENTRAL_TABLES = ("unit", "item", "name")
 STORE_TABLES = ("location", "stock_line", "invoice", "stocktake")
 LINE_TABLES = ("invoice_line", "stocktake_line")
 WORK_SECONDS = 16.0
-BAD_LINK = LinkConditions(latency_ms=40, jitter_ms=20, rate_bytes_per_second=60_000, cut_every_seconds=1.0, seed=7)
-POOR_LINK = LinkConditions(latency_ms=150, jitter_ms=50, rate_bytes_per_second=120_000, seed=8)
+BAD_LINK = LinkConditions(latency_ms=40, jitter_ms=20, rate_bytes_per_second=250_000, cut_every_seconds=1.0, seed=7)
+POOR_LINK = LinkConditions(latency_ms=150, jitter_ms=50, rate_bytes_per_second=250_000, seed=8)
 
 Say = Callable[[str], None]
 
@@ -57,7 +57,7 @@ async def _run(country: Country, say: Say) -> bool:
     sites[0].link.change(BAD_LINK)
     sites[1].link.change(POOR_LINK)
     say(f"Now site 2 is worked at for {WORK_SECONDS:.0f} s by a program that knows only sqlite3,")
-    say("while its link (60 kB/s) is cut every second; site 3 is worked at over 150 ms of latency.")
+    say("while its link (250 kB/s) is cut every second; site 3 is worked at over 150 ms of latency.")
     await asyncio.gather(_work(sites[0], stores[0], 1), _work(sites[1], stores[3], 2), _disturb(country, sites, say))
     say(f"The link of site 2 was cut {sites[0].link.counters.cuts} times; it goes on being cut until all agree.")
     agreed = await country.until_agreed(60)

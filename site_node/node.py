@@ -233,6 +233,7 @@ class SiteNode:
 
     async def _pause(self, seconds: float) -> None:
         """Waits, unless somebody asks for a synchronisation meanwhile."""
+        _log.info("waiting", seconds=round(seconds, 1))
         self._wake.clear()
         if self._waiters:
             return

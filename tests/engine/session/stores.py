@@ -1,0 +1,287 @@
+"""What a site and a central keep for a session, in memory: as little as the protocol needs, durable across restarts.
+
+A change is an `Item`, edited at the site and pushed; an entry is an `Item` of a feed, pulled. Each store checks at every
+commit what it can see alone: a frame continues the chain, a section continues the position. `depth` makes follow-up
+work at the other end: an item of depth 2 causes one of depth 1 there, which causes one of depth 0 here.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from packhorse.sync.v1 import document_pb2, session_pb2
+
+from engine.errors import Code, PeerProblem
+from engine.session.central_machine import PageLoaded
+from engine.session.frames import Link, pack, unpack
+from engine.session.site_machine import Loaded, PullStored, Stored
+
+FEEDS = ("alpha", "beta")
+ECHO_FEED = "alpha"
+NEED_WHOLE, WANT, REQUEUE = "need-whole", "want", "requeue"
+PROTOCOL_VERSION = 1
+
+
+class Item(NamedTuple):
+    """One change or feed entry."""
+
+    number: int
+    depth: int = 0
+    trait: str = ""
+    """NEED_WHOLE: the central takes it only as a whole document. WANT: the site has to ask for its content.
+    REQUEUE: the site queues a change of its own because of it, without anybody noticing."""
+
+    def document(self) -> document_pb2.Document:
+        """As it travels."""
+        return document_pb2.Document(table="item", id=f"{self.number} {self.depth} {self.trait}".strip())
+
+    @classmethod
+    def of(cls, document: document_pb2.Document) -> "Item":
+        """As it arrived."""
+        number, depth, *trait = document.id.split(" ")
+        return cls(int(number), int(depth), *trait)
+
+
+def positions_hash(positions: Mapping[str, int]) -> bytes:
+    """What both ends compare at Hello."""
+    return hashlib.sha256(repr(sorted(positions.items())).encode()).digest()
+
+
+@dataclass
+class SiteStore:
+    """A site's database."""
+
+    records_per_frame: int = 2
+    changes: list[Item] = field(default_factory=list)
+    """Everything that was ever edited here, in order."""
+    framed: int = 0
+    """How many of the changes were cut into frames."""
+    frames: dict[int, document_pb2.Frame] = field(default_factory=dict)
+    """Cut and not acknowledged, in order."""
+    last: Link = Link()
+    acknowledged: int = 0
+    entries: dict[str, list[Item]] = field(default_factory=lambda: {feed: [] for feed in FEEDS})
+    """What was taken of each feed; the position is its length."""
+    wants: dict[str, None] = field(default_factory=dict)
+    token: bytes = b""
+    unnoticed: int = 0
+    """Edits of which nobody has told the session yet."""
+
+    @property
+    def waiting(self) -> int:
+        """Changes that are not acknowledged."""
+        framed = sum(len(unpack(document_pb2.FrameBody, f.body, f.hash).documents) for f in self.frames.values())
+        return len(self.changes) - self.framed + framed
+
+    def positions(self) -> dict[str, int]:
+        """The position in every feed."""
+        return {feed: len(taken) for feed, taken in self.entries.items()}
+
+    def edit(self, depth: int = 0, trait: str = "", noticed: bool = False) -> None:
+        """A change is committed, by a local program unless it is noticed already."""
+        self.changes.append(Item(len(self.changes) + 1, depth, trait))
+        self.unnoticed += not noticed
+
+    def hello(self) -> session_pb2.Hello:
+        """How the next session begins."""
+        return session_pb2.Hello(
+            site=2,
+            lineage_token=self.token,
+            protocol_version=PROTOCOL_VERSION,
+            position_count=len(FEEDS),
+            positions_hash=positions_hash(self.positions()),
+            last_acknowledged=self.acknowledged,
+        )
+
+    def take_welcome(self, welcome: session_pb2.Welcome) -> Stored:
+        """Stores everything that Welcome brings."""
+        for told in welcome.missed:
+            self.settle(told)
+        if welcome.last_applied != self.acknowledged:
+            raise PeerProblem(Code.CHAIN_BROKEN, f"Frame {welcome.last_applied} was applied; {self.acknowledged} here.")
+        self.token = welcome.lineage_token
+        positions = [session_pb2.FeedPosition(scope=s, generation=1, position=p) for s, p in self.positions().items()]
+        wants = [document_pb2.RecordKey(table="item", id=number) for number in self.wants]
+        return Stored(welcome.limits, positions if welcome.send_positions else [], wants, welcome.last_applied)
+
+    def load(self, after: int, room: int) -> Loaded:
+        """Stored frames first, then a newly cut one."""
+        frames = [frame for number, frame in self.frames.items() if number > after][:room]
+        if not frames and self.framed < len(self.changes):
+            frames = [self._cut()]
+        return Loaded(frames, not frames)
+
+    def _cut(self) -> document_pb2.Frame:
+        part = self.changes[self.framed : self.framed + self.records_per_frame]
+        body, body_hash = pack(document_pb2.FrameBody(documents=[item.document() for item in part]))
+        number = self.last.number + (2 if self.framed % 5 == 4 else 1)  # gaps are legal
+        frame = document_pb2.Frame(
+            number=number, hash=body_hash, previous_number=self.last.number, previous_hash=self.last.hash, body=body
+        )
+        self.framed += len(part)
+        self.frames[number], self.last = frame, Link(number, body_hash)
+        return frame
+
+    def settle(self, told: session_pb2.Acknowledgement) -> bool:
+        """Takes note of what became of a frame; returns whether something of it has to be sent again."""
+        frame = self.frames.pop(told.number)
+        if frame.hash != told.hash:
+            raise PeerProblem(Code.CHAIN_BROKEN, f"Other bytes were acknowledged as frame {told.number}.")
+        assert all(number > told.number for number in self.frames), "acknowledged out of order"
+        self.acknowledged = told.number
+        documents = unpack(document_pb2.FrameBody, frame.body, frame.hash).documents
+        for outcome in told.outcomes:
+            self.edit(Item.of(documents[outcome.index]).depth, noticed=True)
+        return bool(told.outcomes)
+
+    def take(self, frame: document_pb2.PullFrame) -> PullStored:
+        """Applies a pull frame whole, if every section continues its position."""
+        body = unpack(document_pb2.PullBody, frame.body, frame.hash)
+        arrived: list[Item] = []
+        for section in body.sections:
+            taken = self.entries[section.scope]
+            if section.from_position != len(taken) or section.to_position != len(taken) + len(section.documents):
+                raise PeerProblem(Code.PROTOCOL_BROKEN, f"A section of {section.scope} does not fit {len(taken)}.")
+            new = [Item.of(document) for document in section.documents]
+            taken += new
+            arrived += new
+        for document in body.wanted:
+            self.wants.pop(document.id, None)
+        wants = [str(item.number) for item in arrived if item.trait == WANT]
+        self.wants |= dict.fromkeys(wants)
+        requeued = sum(item.trait == REQUEUE for item in arrived)
+        for _ in range(requeued):
+            self.edit(noticed=True)
+        for item in arrived:
+            if item.depth:
+                self.edit(item.depth - 1)
+        keys = [document_pb2.RecordKey(table="item", id=number) for number in wants]
+        return PullStored(frame.sequence, len(arrived), keys, requeued)
+
+    def compare(self, checkpoint: session_pb2.PullCheckpoint) -> session_pb2.CheckpointReport:
+        """What a checkpoint shows."""
+        positions = self.positions()
+        equal = all(positions[feed.scope] == feed.position for feed in checkpoint.feeds)
+        agrees = equal and checkpoint.last_frame == self.acknowledged and not self.waiting and not self.wants
+        return session_pb2.CheckpointReport(
+            round=checkpoint.round, in_agreement=agrees, waiting_to_push=min(self.waiting, 10_001)
+        )
+
+
+@dataclass
+class CentralStore:
+    """The central's database, as far as one site is concerned."""
+
+    window: int = 2
+    records_per_frame: int = 2
+    changes: list[Item] = field(default_factory=list)
+    """What was applied, in order."""
+    head: Link = Link()
+    notes: dict[int, session_pb2.Acknowledgement] = field(default_factory=dict)
+    feeds: dict[str, list[Item]] = field(default_factory=lambda: {feed: [] for feed in FEEDS})
+    noted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FEEDS, 0))
+    """How far the site is, as far as it has acknowledged."""
+    session: int = 0
+    """The current session of the site."""
+    lineage: bytes = b""
+    lineage_before: bytes = b""
+    confirmed: bool = True
+    report: session_pb2.CheckpointReport | None = None
+    unmoved: int = 0
+    """New entries of which no session was told yet."""
+
+    def publish(self, feed: str, depth: int = 0, trait: str = "") -> None:
+        """Something new is in a feed."""
+        number = sum(map(len, self.feeds.values())) + 1
+        self.feeds[feed].append(Item(number, depth, trait))
+        self.unmoved += 1
+
+    def judge(self, hello: session_pb2.Hello, session: int) -> session_pb2.Welcome:
+        """Checks the lineage and makes this the current session (F13)."""
+        shown = hello.lineage_token
+        if shown != self.lineage and (shown != self.lineage_before or self.confirmed):
+            raise PeerProblem(Code.LINEAGE_BROKEN, "Another database of this site has been here since.")
+        assert hello.last_acknowledged <= self.head.number, "an acknowledgement of a frame that was never applied"
+        self.lineage, self.lineage_before, self.confirmed = session.to_bytes(32, "big"), shown, False
+        self.session = session
+        self.notes = {number: note for number, note in self.notes.items() if number > hello.last_acknowledged}
+        limits = session_pb2.Limits(
+            window_frames=self.window, frame_records=self.records_per_frame, frame_bytes=1 << 20, patience_seconds=120
+        )
+        return session_pb2.Welcome(
+            lineage_token=self.lineage,
+            last_applied=self.head.number,
+            last_applied_hash=self.head.hash,
+            missed=self.notes.values(),
+            send_positions=hello.positions_hash != positions_hash(self.noted),
+            limits=limits,
+            protocol_version=PROTOCOL_VERSION,
+        )
+
+    def check_current(self, session: int) -> None:
+        """Refuses what comes from a session that was superseded."""
+        if self.session != session:
+            raise PeerProblem(Code.SUPERSEDED, "A newer session took over.")
+        self.confirmed = True
+
+    def take(self, frame: document_pb2.Frame, session: int) -> session_pb2.Acknowledgement | None:
+        """Applies a frame that continues the chain; None where a frame before it was not taken."""
+        self.check_current(session)
+        if (frame.previous_number, frame.previous_hash) != self.head:
+            return None
+        items = [Item.of(document) for document in unpack(document_pb2.FrameBody, frame.body, frame.hash).documents]
+        outcomes = [
+            session_pb2.Outcome(index=index, disposition=session_pb2.DISPOSITION_NEED_WHOLE)
+            for index, item in enumerate(items)
+            if item.trait == NEED_WHOLE
+        ]
+        self.changes += items
+        for item in items:
+            if item.depth and item.trait != NEED_WHOLE:
+                self.publish(ECHO_FEED, item.depth - 1)
+        told = session_pb2.Acknowledgement(number=frame.number, hash=frame.hash, outcomes=outcomes)
+        self.head, self.notes[frame.number] = Link(frame.number, frame.hash), told
+        return told
+
+    def page(self, cursors: Mapping[str, int], limit: int) -> tuple[PageLoaded, dict[str, int]]:
+        """The next entries beyond the cursors, and the cursors that this moves."""
+        sections, moved = [], {}
+        for feed, position in cursors.items():
+            part = self.feeds[feed][position : position + limit]
+            if part:
+                limit -= len(part)
+                moved[feed] = position + len(part)
+                sections.append(
+                    document_pb2.FeedSection(
+                        scope=feed,
+                        generation=1,
+                        from_position=position,
+                        to_position=moved[feed],
+                        documents=[item.document() for item in part],
+                    )
+                )
+        after = {**cursors, **moved}
+        exhausted = all(after[feed] == len(entries) for feed, entries in self.feeds.items())
+        if not sections:
+            return PageLoaded(None, exhausted), {}
+        return PageLoaded(_pull_frame(document_pb2.PullBody(sections=sections)), exhausted), moved
+
+    def wanted(self, want: session_pb2.Want) -> document_pb2.PullFrame:
+        """Whole documents by key."""
+        documents = [document_pb2.Document(table=key.table, id=key.id, whole=True) for key in want.documents]
+        return _pull_frame(document_pb2.PullBody(wanted=documents))
+
+    def checkpoint(self, cursors: Mapping[str, int], round_: int) -> session_pb2.PullCheckpoint | None:
+        """Where the feeds stand, or None when something has come that was not sent yet."""
+        if any(len(entries) > cursors[feed] for feed, entries in self.feeds.items()):
+            return None
+        feeds = [session_pb2.FeedCheckpoint(scope=f, generation=1, position=p) for f, p in cursors.items()]
+        return session_pb2.PullCheckpoint(
+            round=round_, last_frame=self.head.number, feeds=feeds, subscriptions=len(feeds)
+        )
+
+
+def _pull_frame(body: document_pb2.PullBody) -> document_pb2.PullFrame:
+    packed, packed_hash = pack(body)
+    return document_pb2.PullFrame(hash=packed_hash, body=packed)
