@@ -1,6 +1,7 @@
 """The commands of a central node, each a function on its database; the daemon and the command line share them."""
 
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -52,7 +53,7 @@ async def directly(directory: Path, command: str, arguments: Arguments) -> dict[
     configuration = read_configuration(directory)
     database = await open_database(directory / DATABASE_NAME, catalogue(), CENTRAL_TABLES)
     try:
-        done = await _commands(directory, configuration, database, None)[command](arguments)
+        done = await _Commands(directory, configuration, database, None).by_name()[command](arguments)
         await _route(database)
         return done
     finally:
@@ -61,73 +62,83 @@ async def directly(directory: Path, command: str, arguments: Arguments) -> dict[
 
 def daemon_commands(directory: Path, node: CentralNode) -> Mapping[str, Command]:
     """What the daemon does for the command line."""
-    return _commands(directory, read_configuration(directory), node.database, node)
+    return _Commands(directory, read_configuration(directory), node.database, node).by_name()
 
 
-def _commands(
-    directory: Path, configuration: CentralConfiguration, database: Database, node: CentralNode | None
-) -> dict[str, Command]:
-    async def imports(arguments: Arguments) -> dict[str, Any]:
+class _Commands:
+    """The commands on an open database; `node` is the running daemon's, None where none runs."""
+
+    def __init__(
+        self, directory: Path, configuration: CentralConfiguration, database: Database, node: CentralNode | None
+    ) -> None:
+        self._directory, self._configuration, self._database, self._node = directory, configuration, database, node
+
+    def by_name(self) -> dict[str, Command]:
+        """The commands as the command line names them."""
+        return {
+            "import": self._import,
+            "site add": self._site_add,
+            "site list": self._site_list,
+            "site show": self._site_show,
+            "store assign": self._store_assign,
+            "status": self._status,
+        }
+
+    async def _import(self, arguments: Arguments) -> dict[str, Any]:
         plan = plan_import(arguments)
-        return await settled(await database.write(partial(write_import, plan=plan)))
+        return await self._settled(await self._database.write(partial(write_import, plan=plan)))
 
-    async def site_add(arguments: Arguments) -> dict[str, Any]:
+    async def _site_add(self, arguments: Arguments) -> dict[str, Any]:
         secret, name, now = secrets.token_bytes(32), str(arguments["name"]).strip(), int(time.time())
         if not name or len(name) > 200:
             raise Refused(Code.NAME_TAKEN, "A site needs a name of 1 to 200 characters.")
 
-        def add(connection: Any) -> int:
+        def add(connection: sqlite3.Connection) -> int:
             number = expect_site(connection, name, secret, now)
             add_site(connection, number, name)
             return number
 
-        number = await database.write(add)
-        return await settled(_told(directory, configuration, number, name, secret))
+        number = await self._database.write(add)
+        return await self._settled(_told(self._directory, self._configuration, number, name, secret))
 
-    async def store_assign(arguments: Arguments) -> dict[str, Any]:
+    async def _store_assign(self, arguments: Arguments) -> dict[str, Any]:
         central = CopyType(arguments["central"])
-        if central not in (CopyType.COLLECTOR, CopyType.TRANSFER):
-            raise Refused(Code.CONFIGURATION_WRONG, "The central's copy is a collector or a transfer copy.")
-        await settled({})
+        await self._settled({})
 
-        def assign(connection: Any) -> dict[str, Any]:
+        def assign(connection: sqlite3.Connection) -> dict[str, Any]:
             topology = read_topology(connection)
             return assign_store(connection, catalogue(), topology, arguments["store"], int(arguments["site"]), central)
 
-        return await settled(await database.write(assign))
+        return await self._settled(await self._database.write(assign))
 
-    async def site_list(_: Arguments) -> dict[str, Any]:
-        return {"sites": await database.read(lambda c: read_sites(c, connected(), node is not None))}
+    async def _site_list(self, _: Arguments) -> dict[str, Any]:
+        return {"sites": await self._sites()}
 
-    async def site_show(arguments: Arguments) -> dict[str, Any]:
+    async def _site_show(self, arguments: Arguments) -> dict[str, Any]:
         number = int(arguments["site"])
-        sites = await database.read(lambda c: read_sites(c, connected(), node is not None))
-        found = next((site for site in sites if site["site"] == number), None)
+        found = next((site for site in await self._sites() if site["site"] == number), None)
         if found is None:
             raise Refused(Code.SITE_UNKNOWN, f"There is no site {number}.")
-        topology = await database.read(read_topology)
-        copies = [{"store": c.store_id, "copy": c.type.value} for c in topology.copies_at(number)]
+        topology = await self._database.read(read_topology)
+        copies = [{"store": copy.store_id, "copy": copy.type.value} for copy in topology.copies_at(number)]
         return {**found, "stores": copies}
 
-    async def status(_: Arguments) -> dict[str, Any]:
-        return await database.read(lambda c: read_status(c, configuration.name, connected(), node is not None))
+    async def _status(self, _: Arguments) -> dict[str, Any]:
+        running, connected = self._node is not None, self._connected()
+        return await self._database.read(lambda c: read_status(c, self._configuration.name, connected, running))
 
-    def connected() -> set[int]:
-        return set(node.sessions) if node is not None else set()
+    async def _sites(self) -> list[dict[str, Any]]:
+        running, connected = self._node is not None, self._connected()
+        return await self._database.read(lambda c: read_sites(c, connected, running))
 
-    async def settled(result: dict[str, Any]) -> dict[str, Any]:
-        if node is not None:
-            await node.settle()
+    def _connected(self) -> set[int]:
+        return set(self._node.sessions) if self._node is not None else set()
+
+    async def _settled(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Returns a result once everything that was committed is in the feeds."""
+        if self._node is not None:
+            await self._node.settle()
         return result
-
-    return {
-        "import": imports,
-        "site add": site_add,
-        "store assign": store_assign,
-        "site list": site_list,
-        "site show": site_show,
-        "status": status,
-    }
 
 
 async def _route(database: Database) -> None:

@@ -1,14 +1,13 @@
 """node.toml of a central node: its defaults, its reading and its writing."""
 
-import tomllib
 from pathlib import Path
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from engine.directory import CONFIGURATION_NAME, as_directory_errors, parse_address, require_node, write_private
-from engine.errors import Code, Refused
+from engine.directory import CONFIGURATION_NAME, parse_address, write_private
+from engine.node_settings import read_settings
 
 DEFAULT_GRPC = "0.0.0.0:7443"
 DEFAULT_WEB = "127.0.0.1:7480"
@@ -50,18 +49,4 @@ def write_configuration(directory: Path, name: str, grpc: str, web: str) -> None
 
 def read_configuration(directory: Path) -> CentralConfiguration:
     """Reads node.toml and the environment. Raises Refused with DIRECTORY_WRONG or CONFIGURATION_WRONG."""
-    require_node(directory)
-    try:
-        with as_directory_errors(directory):
-            written = tomllib.loads((directory / CONFIGURATION_NAME).read_text())
-        environment = CentralConfiguration().model_dump(exclude_unset=True)
-        found = CentralConfiguration.model_validate({**written, **environment})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME} is no TOML: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME}: {where}: {first['msg']}.") from error
-    if found.role != "central":
-        raise Refused(Code.DIRECTORY_WRONG, f"{directory} belongs to a {found.role}, not to a central node.")
-    return found
+    return read_settings(directory, "central", CentralConfiguration)

@@ -57,7 +57,8 @@ def issue(
     """Issues some stock with one invoice."""
     invoice = str(uuid.uuid4())
     connection.execute(
-        "INSERT INTO invoice (id, store_id, name_id, number, type, status) VALUES (?, ?, ?, -1, 'customer_invoice', 'new')",
+        "INSERT INTO invoice (id, store_id, name_id, number, type, status)"
+        " VALUES (?, ?, ?, -1, 'customer_invoice', 'new')",
         (invoice, store, chance.choice(names)),
     )
     for line in chance.sample(stock, chance.randrange(1, 8)):
@@ -73,7 +74,8 @@ def issue(
         connection.execute("DELETE FROM invoice WHERE id = ?", (invoice,))
     elif chance.random() < 0.8:
         connection.execute(
-            "UPDATE invoice SET status = 'finalised', finalised_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now') WHERE id = ?",
+            "UPDATE invoice SET status = 'finalised', finalised_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now')"
+            " WHERE id = ?",
             (invoice,),
         )
 

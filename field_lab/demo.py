@@ -38,9 +38,8 @@ async def demonstrate(say: Say) -> bool:
         begun = time.monotonic()
         async with Country(Path(folder)) as country:
             held = await _run(country, say)
-        say(
-            f"[bold]{'Everything held' if held else 'SOMETHING DID NOT HOLD'}[/] after {time.monotonic() - begun:.0f} s."
-        )
+        verdict = "Everything held" if held else "SOMETHING DID NOT HOLD"
+        say(f"[bold]{verdict}[/] after {time.monotonic() - begun:.0f} s.")
         return held
 
 

@@ -1,14 +1,12 @@
 """node.toml of a site: its defaults, its reading and its writing."""
 
-import tomllib
 from pathlib import Path
 
 import tomlkit
-from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from engine.directory import CONFIGURATION_NAME, as_directory_errors, parse_address, require_node, write_private
-from engine.errors import Code, Refused
+from engine.directory import CONFIGURATION_NAME, parse_address, write_private
+from engine.node_settings import read_settings
 from engine.rpc.options import CENTRAL_CERTIFICATE_NAME
 
 CA_NAME = "ca.pem"
@@ -41,19 +39,6 @@ def write_configuration(directory: Path, name: str, central: str, server_name: s
 
 def read_configuration(directory: Path) -> SiteConfiguration:
     """Reads node.toml and the environment. Raises Refused with DIRECTORY_WRONG or CONFIGURATION_WRONG."""
-    require_node(directory)
-    try:
-        with as_directory_errors(directory):
-            written = tomllib.loads((directory / CONFIGURATION_NAME).read_text())
-        environment = SiteConfiguration().model_dump(exclude_unset=True)
-        found = SiteConfiguration.model_validate({**written, **environment})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME} is no TOML: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME}: {where}: {first['msg']}.") from error
-    if found.role != "site":
-        raise Refused(Code.DIRECTORY_WRONG, f"{directory} belongs to a {found.role} node, not to a site.")
+    found = read_settings(directory, "site", SiteConfiguration)
     parse_address(found.central)
     return found

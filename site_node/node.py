@@ -103,9 +103,7 @@ class SiteNode:
         """Runs one session; errors come back in the result."""
         meta = await self.database.read(read_meta)
         me = Writer(int(meta["site"]), meta["epoch"])
-        session = SiteSession(
-            self.database, self.catalogue, me, stay, lambda phase, remaining: self.told(phase, remaining), self._trace
-        )
+        session = SiteSession(self.database, self.catalogue, me, stay, self._tell, self._trace)
         session.on_report = self._reported
         error: PackhorseError | None
         try:
@@ -127,6 +125,9 @@ class SiteNode:
         await self._say(_link_state(error), error)
         self._tell_waiters(ended)
         return ended
+
+    def _tell(self, phase: str, remaining: int | None) -> None:
+        self.told(phase, remaining)
 
     async def _say(self, link: str, error: PackhorseError | None) -> None:
         facts = {"link": link}

@@ -36,7 +36,8 @@ class ImportPlan:
 
 class _Problems:
     def __init__(self, path: Path) -> None:
-        self._path, self.found = path, [""] * 0
+        self._path = path
+        self.found: list[str] = []
 
     def add(self, line: int, what: str) -> None:
         self.found.append(f"line {line}: {what}")
@@ -70,13 +71,7 @@ def read_import(
     Raises:
         Refused: CSV_WRONG with line, column and value of what does not fit; DIRECTORY_WRONG where there is no file.
     """
-    if table_name not in catalogue:
-        known = ", ".join(sorted(table.name for table in catalogue))
-        raise Refused(Code.CSV_WRONG, f"There is no table {table_name!r}; the tables are {known}.")
-    table, problems = catalogue[table_name], _Problems(path)
-    for column in (*mapping, *settings):
-        if column not in table.index:
-            raise Refused(Code.CSV_WRONG, f"{table_name} has no column {column!r}.")
+    table, problems = _table(catalogue, table_name, (*mapping, *settings)), _Problems(path)
     lines = _lines(path)
     header = next(lines, (1, []))[1]
     used, ignored = _choose(table, header, mapping, settings, path)
@@ -100,6 +95,16 @@ def read_import(
     columns = (*(column.name for column, _ in used), *settings)
     rows, at = tuple(row for _, row, _ in kept), tuple(number for number, _, _ in kept)
     return ImportPlan(table, columns, rows, at, read, ignored)
+
+
+def _table(catalogue: Catalogue, name: str, columns: Sequence[str]) -> Table:
+    if name not in catalogue:
+        known = ", ".join(sorted(table.name for table in catalogue))
+        raise Refused(Code.CSV_WRONG, f"There is no table {name!r}; the tables are {known}.")
+    for column in columns:
+        if column not in catalogue[name].index:
+            raise Refused(Code.CSV_WRONG, f"{name} has no column {column!r}.")
+    return catalogue[name]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -182,7 +182,7 @@ async def test_an_edit_between_send_and_acknowledgement_is_still_pending_after_i
     await site.start()
     await until("SELECT count(*) FROM stock_line", country.central.database, 1)
     await until("SELECT count(*) FROM sync_outbox", site.database, 0)
-    daemon = country.central._daemon  # noqa: SLF001 - to stop and continue the process itself
+    daemon = country.central._daemon
     assert daemon is not None
     os.kill(daemon.pid, signal.SIGSTOP)
     with opened(site.database) as connection:

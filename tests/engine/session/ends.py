@@ -1,7 +1,7 @@
 """The two ends of a fake connection: each a real machine, performing its actions on a store, one small move at a time.
 
 A move is what a driver does between two awaits: write a message, read one, commit what an action stores, report it. An
-end behaves as `engine.rpc.driver` does: actions one after the other, urgent messages before data, and what was queued
+end behaves as `engine.rpc.driver` has to: actions one after the other, urgent messages before data, and what was queued
 is still written after the session is over. Between any two moves anything else may happen.
 """
 
@@ -27,17 +27,17 @@ class Move(NamedTuple):
 
 
 class Pipe:
-    """One direction of a connection: serialised messages in order, until it is closed."""
+    """One direction of a connection: serialised messages in order, until an end hangs up or the link is cut."""
 
     def __init__(self) -> None:
         self.items: deque[bytes] = deque()
-        self.closed = False
+        self.closed = self.is_cut = False
 
     def cut(self, kept: int) -> None:
-        """Loses everything behind the first messages, and closes."""
+        """Loses everything behind the first messages."""
         while len(self.items) > kept:
             self.items.pop()
-        self.closed = True
+        self.closed = self.is_cut = True
 
 
 class End:
@@ -79,7 +79,7 @@ class End:
             return found
         if self.urgent or self.data:
             found.append(Move(f"{self.name} writes", self._write))
-        elif self.finish is not None:
+        elif self.finish is not None and (self.finish.error is not None or not self.is_at_work):
             found.append(Move(f"{self.name} hangs up", self.hang_up))
         if self.reads.items or (self.reads.closed and not self.told_of_cut):
             found.append(Move(f"{self.name} reads", self._read))
@@ -90,6 +90,11 @@ class End:
         if self.timers:
             found.append(Move(f"{self.name} has waited", self.ring))
         return found
+
+    @property
+    def is_at_work(self) -> bool:
+        """What was told before a goodbye is still done."""
+        return bool(self.work) or self.report is not None
 
     def hang_up(self) -> None:
         """The stream ends; the peer can still read what was written."""
@@ -102,9 +107,9 @@ class End:
 
     def _write(self) -> None:
         message = (self.urgent or self.data).popleft()
-        if self.writes.closed:
+        if self.writes.is_cut:
             self.post(Event("cut"))
-        else:
+        elif not self.writes.closed:  # a peer that hung up has said why: that is still to be read
             self.writes.items.append(message.SerializeToString())
 
     def _read(self) -> None:

@@ -15,7 +15,7 @@ from central_node.storage.tables import CENTRAL_TABLES
 from central_node.storage.topology import add_site, assign_store, found_central
 from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import ColumnType, Row, RowValue, Table
-from engine.rules.authority import RIGHT_OF_KIND, Right, Rule
+from engine.rules.authority import RIGHT_OF_KIND, Right
 from engine.rules.topology import CENTRAL_SITE, Copy, CopyType, Site, Topology
 from engine.rules.versions import Term
 from engine.storage.configuration import read_topology, write_rights
@@ -129,11 +129,9 @@ def _insert(connection: sqlite3.Connection, table: str, **values: RowValue) -> N
     connection.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
 
 
-def read_contents(connection: sqlite3.Connection) -> Contents:
-    """All rows of the synchronised tables, the outbox and the last token."""
-    rows = {
-        (table.name, row[0]): row for table in catalogue() for row in connection.execute(f"SELECT * FROM {table.name}")
-    }
+def read_contents(connection: sqlite3.Connection, tables: Iterable[str] = tuple(catalogue().tables)) -> Contents:
+    """All rows of these synchronised tables, the outbox, the rights and the last token."""
+    rows = {(table, row[0]): row for table in tables for row in connection.execute(f"SELECT * FROM {table}")}
     outbox = {
         (row[0], row[1]): Entry((row[2], row[3]), row[4], row[5], row[6], Term(row[7], row[8]), row[9])
         for row in connection.execute(
@@ -168,12 +166,6 @@ def execute(connection: sqlite3.Connection, sql: str, values: Sequence[RowValue]
     return ""
 
 
-def refusal_flaws(error: str, rule: Rule, before: Contents, after: Contents) -> list[str]:
-    """What is wrong with a refusal by that rule: nothing when it named the rule and changed nothing."""
-    flaws = [] if error == rule.text else [f"said {error or 'nothing'!r} instead of {rule.name}"]
-    return flaws + ([] if before == after else ["changed something"])
-
-
 def capture_flaws(before: Contents, after: Contents, expected: Iterable[Key]) -> list[str]:
     """What is wrong with the capture of a statement that changed exactly these records."""
     keys = set(expected)
@@ -200,7 +192,9 @@ def _entry_flaws(key: Key, entry: Entry, before: Contents, after: Contents) -> l
     store = str(root_table.value(root_row, root_table.store_column)) if right is Right.STORE else ""
     expected = {"root": root, "store_id": store, "term": after.rights.get((right, store))}
     told = entry._asdict()
-    return [f"has the {name} {told[name]} instead of {value}" for name, value in expected.items() if told[name] != value]
+    return [
+        f"has the {name} {told[name]} instead of {value}" for name, value in expected.items() if told[name] != value
+    ]
 
 
 def edited_column(table: Table) -> str:

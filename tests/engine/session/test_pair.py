@@ -1,0 +1,140 @@
+"""Two machines and a fake link: what holds for every history (F1, F13, F41, F47, F49)."""
+
+from typing import Final
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import Code
+from engine.limits import ROUNDS
+from tests.engine.session.pair import Pair, World
+from tests.engine.session.stores import NEED_WHOLE, REQUEUE, WANT
+
+PLAIN: Final = ("",)
+ALL_TRAITS: Final = ("", "", "", NEED_WHOLE, WANT, REQUEUE)
+SEEDS = st.integers(0, 1 << 32)
+FEW = settings(deadline=None, database=None, max_examples=60)
+MANY = settings(deadline=None, database=None, max_examples=200)
+
+shapes = st.fixed_dictionaries(
+    {
+        "stay": st.booleans(),
+        "window": st.integers(1, 4),
+        "records_per_frame": st.integers(1, 3),
+        "edits": st.integers(0, 40),
+        "depth": st.integers(0, 3),
+        "traits": st.sampled_from((PLAIN, ALL_TRAITS)),
+    }
+)
+faults = st.fixed_dictionaries(
+    {
+        "cut": st.sampled_from((0.0, 0.02, 0.2)),
+        "crash": st.sampled_from((0.0, 0.01, 0.1)),
+        "drain": st.sampled_from((0.0, 0.01)),
+        "ask": st.sampled_from((0.0, 0.05)),
+        "busy": st.sampled_from((0.0, 0.1, 0.5)),
+    }
+)
+calm_worlds = shapes.map(lambda shape: World(**shape))
+stormy_worlds = st.builds(lambda shape, fault: World(**shape, **fault), shapes, faults)
+
+
+@MANY
+@given(SEEDS, stormy_worlds, st.integers(0, 600))
+def test_everything_is_carried_exactly_once_through_any_storm(seed: int, world: World, moves: int) -> None:
+    pair = Pair(seed, world)
+    pair.storm(moves)
+    pair.calm()
+    pair.check_carried()
+    assert all(ended.error is None for ended in pair.ended if ended.calm), (
+        "a session failed although nothing went wrong"
+    )
+
+
+@MANY
+@given(SEEDS, calm_worlds, st.integers(0, 300))
+def test_no_wake_up_is_lost(seed: int, world: World, moves: int) -> None:
+    """F49: what is edited or published at any moment goes out in the session that is open, without another trigger."""
+    pair = Pair(seed, world)
+    pair.storm(moves)
+    pair.calm()
+    pair.check_carried()
+    assert all(ended.error is None for ended in pair.ended), "a session failed although nothing went wrong"
+    assert not world.stay or pair.sessions == 1
+
+
+@FEW
+@given(SEEDS, calm_worlds, st.integers(0, 300))
+def test_every_round_that_is_wanted_comes(seed: int, world: World, moves: int) -> None:
+    world = World(stay=True, window=world.window, edits=world.edits, traits=world.traits, depth=world.depth, ask=0.2)
+    pair = Pair(seed, world)
+    pair.storm(moves)
+    pair.calm()
+    pair.check_carried()
+    assert all(ended.error is None for ended in pair.ended), "leaving is a goodbye"
+
+
+@MANY
+@given(SEEDS, shapes, st.sampled_from((0.1, 0.4, 0.8)), st.integers(0, 500))
+def test_busy_in_a_window_loses_nothing(seed: int, shape: dict[str, int], busy: float, moves: int) -> None:
+    """F41: the window is void from the frame on, nothing is applied twice, and the session goes on."""
+    pair = Pair(seed, World(**(shape | {"busy": busy, "stay": True})))  # type: ignore[arg-type]
+    pair.storm(moves)
+    pair.calm()
+    pair.check_carried()
+    assert pair.sessions == 1, "Busy ended a session"
+
+
+@FEW
+@given(SEEDS, calm_worlds, st.integers(0, 200))
+def test_a_scheduled_session_ends_by_itself(seed: int, world: World, moves: int) -> None:
+    """F49: rounds until one moves nothing, at most five, then goodbye."""
+    pair = Pair(seed, World(stay=False, window=world.window, edits=world.edits, depth=world.depth, traits=world.traits))
+    pair.storm(moves)
+    pair.calm()
+    pair.check_carried()
+    assert all(ended.error is None and ended.rounds <= ROUNDS for ended in pair.ended)
+
+
+@FEW
+@given(SEEDS, calm_worlds, st.integers(0, 200))
+def test_an_idle_pair_needs_one_round(seed: int, world: World, moves: int) -> None:
+    """Once everything is carried, the next session moves nothing and says goodbye after its first round."""
+    pair = Pair(seed, World(stay=False, window=world.window, edits=world.edits, traits=world.traits))
+    pair.storm(moves)
+    pair.calm()
+    pair.ended.clear()
+    pair.calm()
+    assert [(ended.error, ended.rounds) for ended in pair.ended] == [(None, 1)]
+
+
+@FEW
+@given(SEEDS, calm_worlds, st.integers(0, 400))
+def test_drain_ends_every_session_with_a_goodbye(seed: int, world: World, moves: int) -> None:
+    pair = Pair(seed, World(stay=True, window=world.window, edits=world.edits, traits=world.traits, drain=0.05))
+    pair.storm(moves)
+    pair.calm()
+    pair.check_carried()
+    assert {ended.error.code for ended in pair.ended if ended.error is not None} <= {Code.DRAINING}
+    drained = sum(name == "the central drains" for name in pair.history)
+    assert len(pair.ended) <= drained, "a session ended although nobody had asked for it"
+
+
+@FEW
+@given(SEEDS, calm_worlds, st.integers(50, 400))
+def test_a_newer_session_supersedes_one_that_is_half_open(seed: int, world: World, moves: int) -> None:
+    """F13: the site comes back before the central has noticed that the older connection is dead."""
+    pair = Pair(seed, World(stay=True, window=world.window, edits=world.edits, traits=world.traits, crash=0.05))
+    pair.storm(moves)
+    pair.calm()
+    pair.check_carried()
+    assert len(pair.centrals) == 1 and pair.registered is pair.centrals[0], "an older session is still there"
+
+
+@FEW
+@given(SEEDS, stormy_worlds)
+def test_a_seed_is_a_history(seed: int, world: World) -> None:
+    one, other = Pair(seed, world), Pair(seed, world)
+    for pair in (one, other):
+        pair.storm(100)
+    assert one.history == other.history

@@ -1,0 +1,67 @@
+"""The real catalogue of a country: 10,233 items and 2,734 facilities at the central and five sites."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from field_lab.comparison import differences, rows
+from field_lab.country import Country, SiteNode
+from tests.processes.supplies import one
+
+pytestmark = [pytest.mark.processes, pytest.mark.reference_data]
+FOLDER = Path(os.environ.get("PACKHORSE_REFERENCE_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+OPENLMIS = FOLDER / "openlmis"
+ONE_STORE_EACH, SHARED_WITH = 3, 5
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="the reference data are not on this machine")
+@pytest.mark.timeout(300)
+async def test_a_country_initialises_and_every_row_is_equal_at_all_six_databases(tmp_path: Path) -> None:
+    async with Country(tmp_path) as country:
+        await import_country(country, tmp_path)
+        stores = sorted(row[0] for row in rows(country.central.database, "store"))
+        expected = [await country.expect(f"site {number}") for number in range(5)]
+        assigned: dict[int, list[str]] = {}
+        for place, (site, _) in enumerate(expected):
+            assigned[site.number] = stores[place * ONE_STORE_EACH : (place + 1) * ONE_STORE_EACH]
+            for store in assigned[site.number]:
+                assert (await country.assign(store, site.number)).exit_code == 0
+        done = await asyncio.gather(*(country.join(site, token) for site, token in expected))
+        assert [d.exit_code for d in done] == [0] * 5, [d.stderr for d in done]
+        for site, _ in expected:
+            assert not differences(country.central.database, site.database, ("unit", "item", "name"))
+            there = {row[0] for row in rows(site.database, "store")}
+            assert there == set(assigned[site.number]), "a store is where its copy is not none, and nowhere else"
+            check_stores(country, site, assigned[site.number])
+        print(f"each site pulled {[d.json['pulled'] for d in done]} records; {len(stores)} stores exist")
+        assert (await country.central.status())["in_agreement"]
+
+
+def check_stores(country: Country, site: SiteNode, assigned: list[str]) -> None:
+    """The store records at a site are those of the central."""
+    marks = ", ".join("?" * len(assigned))
+    where = f"id IN ({marks})"
+    assert rows(site.database, "store") == rows(country.central.database, "store", where, tuple(assigned))
+
+
+async def import_country(country: Country, folder: Path) -> None:
+    """Imports the reference data as the specification's domain needs them."""
+    unit = folder / "unit.csv"
+    unit.write_text("id,code,name\neach,EA,each\n")
+    await country.import_file("unit", unit)
+    items = await country.import_file(
+        "item", OPENLMIS / "orderables.csv", "--map", "name=fullproductname", "--map", "default_pack_size=netcontent",
+        "--set", "unit_id=each", "--set", "is_active=1", "--last-wins", "versionnumber",
+    )  # fmt: skip
+    assert (items["rows_read"], items["imported"]) == (10_234, 10_233)
+    assert "packroundingthreshold" in items["ignored_columns"]
+    facilities = OPENLMIS / "facilities.csv"
+    names = await country.import_file(
+        "name", facilities, "--set", "type=facility", "--set", "is_customer=1", "--set", "is_supplier=0"
+    )
+    stores = await country.import_file("store", facilities, "--map", "name_id=id", "--set", "mode=store")
+    assert names["imported"] == stores["imported"] == 2_734
+    assert one(country.central.database, "SELECT count(*) FROM item") == 10_233
+    assert one(country.central.database, "SELECT count(*) FROM store WHERE name_id = id") == 2_734
