@@ -35,7 +35,10 @@ protos: install  ## Generate the Python messages again from the contract
 	$(BIN)/buf format --write
 	$(BIN)/python protos/generate.py
 
+documents: install  ## Write the generated parts of the documents again
+	$(BIN)/python docs/generate.py
+
 baseline: install  ## At a release: make today's contract the one that later changes are compared with
 	$(BIN)/buf build --output protos/baseline.binpb
 
-.PHONY: help install demo test check protos baseline
+.PHONY: help install demo test check protos documents baseline
