@@ -30,6 +30,8 @@ from engine.session.machine import Action, Machine, Send, Step, error_problem
 _ENDS = {"problem": ("closed",), "goodbye": ("closed",), "cut": ("closed",), "silence": ("closed",),
          "failed": ("closed",)}  # fmt: skip
 _PUSHES = ("acknowledgement", "acknowledgement_stored", "busy", "waited", "changed", "leave", "round_wanted")
+# What the central may have sent before it read our goodbye, and what of it is still being stored.
+_LATE = ("pull_frame", "pull_stored", "pull_checkpoint", "compared", "waited")
 _ASKED = ("changed", "leave", "round_wanted")
 _PULLS = ("pull_frame", "pull_stored", "pull_checkpoint", "frames_loaded")
 
@@ -77,7 +79,7 @@ class SiteMachine(Machine):
         "pushing": {"frames_loaded": ("pushing", "exchanging"), **dict.fromkeys(_PUSHES, ("pushing",)), **_ENDS},
         "exchanging": {**dict.fromkeys((*_PUSHES, *_PULLS), ("exchanging",)), "compared": ("exchanging", "leaving"),
                        **_ENDS},
-        "leaving": {**dict.fromkeys((*_ASKED, "waited"), ("leaving",)), **_ENDS},
+        "leaving": {**dict.fromkeys((*_ASKED, *_LATE), ("leaving",)), **_ENDS},
     }  # fmt: skip
 
     def __init__(self, stay: bool) -> None:
@@ -192,9 +194,11 @@ class SiteMachine(Machine):
     # --- pulling ------------------------------------------------------------------------------------------------------
 
     def _on_pull_frame(self, frame: document_pb2.PullFrame) -> list[Step]:
-        return [Action("store_pull", frame)]
+        return [Action("store_pull", frame)] if self.state == "exchanging" else []
 
     def _on_pull_stored(self, stored: PullStored) -> list[Step]:
+        if self.state == "leaving":  # it is durable; the next session shows the position
+            return []
         self._moved = True
         self._wants += stored.wants
         told = session_pb2.PullAcknowledgement(sequence=stored.sequence)
@@ -213,12 +217,16 @@ class SiteMachine(Machine):
         return steps
 
     def _on_pull_checkpoint(self, checkpoint: session_pb2.PullCheckpoint) -> list[Step]:
+        if self.state == "leaving":
+            return []
         if checkpoint.round > self.round:
             return self._broken(f"A checkpoint answers round {checkpoint.round}; there were {self.round}.")
         self._answered = checkpoint.round
         return [Action("compare", checkpoint)]
 
     def _on_compared(self, report: session_pb2.CheckpointReport) -> list[Step]:
+        if self.state == "leaving":
+            return []
         steps: list[Step] = [Send(session_pb2.SiteMessage(checkpoint_report=report), urgent=True)]
         if self.stay or report.round < self.round or self._unacknowledged or self._loading or self._waiting:
             return steps
