@@ -145,7 +145,9 @@ async def _route(database: Database) -> None:
     topology = await database.write(refresh_topology)
     work: Callable[..., Any] = route_own
     while True:
-        taken, topology = await database.write(partial(work, catalogue=catalogue(), topology=topology))
+        taken, topology = await database.write(
+            partial(work, catalogue=catalogue(), topology=topology, now=int(time.time()))
+        )
         if not taken.records:
             return
 

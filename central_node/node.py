@@ -178,7 +178,9 @@ class CentralNode:
     async def _route_own(self) -> None:
         while await self.database.read(_has_own_changes):
             before = self.topology
-            taken, after = await self.database.write(partial(route_own, catalogue=self.catalogue, topology=before))
+            taken, after = await self.database.write(
+                partial(route_own, catalogue=self.catalogue, topology=before, now=int(time.time()))
+            )
             if after is not before:
                 self.topology = after
                 self.topology_number += 1

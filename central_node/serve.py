@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import structlog
 import uvicorn
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from packhorse.enrolment.v1 import enrolment_pb2, enrolment_pb2_grpc
 from packhorse.sync.v1 import sync_service_pb2, sync_service_pb2_grpc
@@ -60,6 +60,8 @@ async def serve(directory: Path, configuration: CentralConfiguration) -> None:
         server, healthy = _make_server(node, directory, configuration)
         await node.start()
         stack.push_async_callback(node.stop)
+        for service in SERVICE_NAMES:
+            await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
         await server.start()
         stack.push_async_callback(_drain, node, server, healthy)
         await stack.enter_async_context(LocalServer(directory, daemon_commands(directory, node)))

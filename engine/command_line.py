@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +15,15 @@ import click
 import structlog
 
 from engine.catalogue.descriptors import catalogue
-from engine.directory import DirectoryLock, is_owned
-from engine.errors import PackhorseError
+from engine.directory import DirectoryLock
+from engine.errors import Code, PackhorseError, Refused
 from engine.rpc import local_channel
 from engine.storage.csv_import import ImportPlan, read_import
 
 Result = TypeVar("Result")
 Arguments = dict[str, Any]
+
+_OWNER_SECONDS, _LOOK_SECONDS = 20.0, 0.1
 
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
@@ -68,14 +71,35 @@ def _told(value: Any) -> str:
     return str(value)
 
 
+async def through_daemon_or_directly(
+    directory: Path,
+    through: Callable[[], Coroutine[Any, Any, Arguments]],
+    directly: Callable[[], Coroutine[Any, Any, Arguments]],
+) -> Arguments:
+    """Has the daemon do something where one runs, and does it here, owning the directory meanwhile, where none does.
+
+    Raises:
+        Refused: DIRECTORY_IN_USE where another command, which is no daemon, keeps the directory for too long.
+    """
+    for _ in range(round(_OWNER_SECONDS / _LOOK_SECONDS)):
+        if local_channel.is_served(directory):
+            return await through()
+        try:
+            with DirectoryLock(directory):
+                return await directly()
+        except PackhorseError as error:
+            if error.code is not Code.DIRECTORY_IN_USE:
+                raise
+        await asyncio.sleep(_LOOK_SECONDS)
+    raise Refused(Code.DIRECTORY_IN_USE, f"Another process works with {directory} at the moment.")
+
+
 async def do_command(
     directory: Path, command: str, arguments: Arguments, directly: Callable[[], Coroutine[Any, Any, Arguments]]
 ) -> Arguments:
-    """Has the daemon do a command where one runs, and does it here, owning the directory meanwhile, where none does."""
-    if is_owned(directory):
-        return await local_channel.execute(directory, command, arguments)
-    with DirectoryLock(directory):
-        return await directly()
+    """Does a command through the daemon, or here where none runs."""
+    through = partial(local_channel.execute, directory, command, arguments)
+    return await through_daemon_or_directly(directory, through, directly)
 
 
 def configure_logs(log_format: str, lowest: str = "info") -> None:

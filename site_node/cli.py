@@ -22,8 +22,8 @@ from engine.command_line import (
     show_fields,
     show_import,
     show_json,
+    through_daemon_or_directly,
 )
-from engine.directory import DirectoryLock, is_owned
 from engine.errors import PackhorseError
 from engine.rpc import local_channel
 
@@ -86,10 +86,11 @@ def sync(directory: Path, as_json: bool) -> None:
 
     async def work(progress: local_channel.Progress) -> dict[str, Any]:
         read_configuration(directory)
-        if is_owned(directory):
-            return await local_channel.synchronise(directory, progress)
-        with DirectoryLock(directory):
-            return await synchronise_directly(directory, progress)
+        return await through_daemon_or_directly(
+            directory,
+            lambda: local_channel.synchronise(directory, progress),
+            lambda: synchronise_directly(directory, progress),
+        )
 
     with _progress(as_json) as progress:
         result = run(work(progress), as_json)

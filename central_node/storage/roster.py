@@ -23,9 +23,17 @@ def digest(secret: bytes) -> bytes:
 
 
 def expect_site(connection: sqlite3.Connection, name: str, secret: bytes, now: int) -> int:
-    """Notes a site that may enrol with this secret; returns its number. Raises Refused with NAME_TAKEN."""
-    if connection.execute("SELECT 1 FROM central_site WHERE name = ?", (name,)).fetchone():
+    """Notes a site that may enrol with this secret; returns its number. One that has not enrolled yet gets a new token
+    in place of the old one. Raises Refused with NAME_TAKEN."""
+    row = connection.execute("SELECT site, installation FROM central_site WHERE name = ?", (name,)).fetchone()
+    if row is not None and row[1]:
         raise Refused(Code.NAME_TAKEN, f"There is a site named {name} already.")
+    if row is not None:
+        connection.execute(
+            "UPDATE central_site SET token_hash = ?, token_expires = ? WHERE site = ?",
+            (digest(secret), now + TOKEN_DAYS * 86_400, row[0]),
+        )
+        return int(row[0])
     number = int(connection.execute("SELECT max(2, 1 + ifnull(max(site), 1)) FROM central_site").fetchone()[0])
     connection.execute(
         "INSERT INTO central_site (site, name, token_hash, token_expires) VALUES (?, ?, ?, ?)",

@@ -13,6 +13,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.ingest import Ingest, Ingested
 from central_node.storage.roster import check_current
+from engine.catalogue.codec import Unreadable
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError
 from engine.limits import ROUTE_RECORDS
@@ -24,7 +25,8 @@ from engine.session.frames import Link, unpack
 from engine.storage.configuration import CONFIGURATION_TABLES, read_topology, write_rights
 from engine.storage.feeds import Routed, publish
 from engine.storage.held import Reason, hold, wake, woken
-from engine.storage.outbox import Edited, Present, edited_documents, forget, orphans
+from engine.storage.outbox import Edited, Entry, Present, edited_documents, forget, orphans
+from engine.storage.push import set_aside
 from engine.storage.records import Key, Writer, applying, read_meta, write_states
 
 _WOKEN = 200
@@ -156,7 +158,9 @@ def wake_held(connection: sqlite3.Connection, catalogue: Catalogue, topology: To
     return taken
 
 
-def route_own(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology) -> tuple[Taken, Topology]:
+def route_own(
+    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, now: int
+) -> tuple[Taken, Topology]:
     """Gives versions and feed positions to what was edited at the central itself; returns the topology after it."""
     edited = edited_documents(connection, catalogue, ROUTE_RECORDS)
     taken = Taken()
@@ -170,9 +174,14 @@ def route_own(connection: sqlite3.Connection, catalogue: Catalogue, topology: To
     keys = {(d.root.name, d.id) for d in edited} | {(e.table, e.id) for d in edited for e in d.entries}
     present = Present(connection, catalogue, [*sorted(keys), *(key for found in lost.values() for key in found)])
     routed: list[Routed] = []
+    kept: set[tuple[Entry, ...]] = set()
     for document in edited:
         gone = lost.get((document.root.name, document.id), [])
-        routed += _route(connection, catalogue, topology, document, present, gone)
+        try:
+            routed += _route(connection, catalogue, topology, document, present, gone)
+        except Unreadable as error:
+            set_aside(connection, document, CENTRAL_SITE, str(error), now)
+            kept.add(document.entries)
     write_states(
         connection,
         [
@@ -182,7 +191,8 @@ def route_own(connection: sqlite3.Connection, catalogue: Catalogue, topology: To
         ],
     )  # fmt: skip
     for document in edited:
-        forget(connection, document.entries)
+        if document.entries not in kept:
+            forget(connection, document.entries)
     wake(connection, [(r.change.table.name, r.change.id) for r in routed])
     taken.moved = publish(connection, routed)
     taken.records = len(routed)

@@ -45,9 +45,9 @@ def found_central(connection: sqlite3.Connection, name: str) -> None:
 
 
 def add_site(connection: sqlite3.Connection, number: int, name: str) -> None:
-    """Adds a site that holds no store yet."""
+    """Adds a site that holds no store yet; harmless where it is there."""
     with administering(connection):
-        connection.execute("INSERT INTO site (id, name) VALUES (?, ?)", (str(number), name))
+        connection.execute("INSERT INTO site (id, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (str(number), name))
 
 
 def assign_store(

@@ -116,6 +116,8 @@ def _canonical_value(column: Column) -> Callable[[RowValue], RowValue]:
 
 def _from_message(column: Column) -> Callable[[RowValue], RowValue]:
     match column.type:
+        case ColumnType.INTEGER:
+            return _stored_integer
         case ColumnType.WORD:
             words = dict(column.words)
             return lambda value: words.get(int(value or 0)) or str(value)
@@ -125,6 +127,12 @@ def _from_message(column: Column) -> Callable[[RowValue], RowValue]:
             return lambda value: value or "0"
         case _:
             return lambda value: value
+
+
+def _stored_integer(value: RowValue) -> RowValue:
+    if isinstance(value, int) and value >= 1 << 63:
+        raise Unreadable("it holds a number beyond 2^63")
+    return value
 
 
 def _unknown_fields(message: Message) -> bytes:

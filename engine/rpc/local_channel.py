@@ -9,7 +9,7 @@ import grpc
 import structlog
 from packhorse.local.v1 import local_pb2, local_pb2_grpc
 
-from engine.directory import SOCKET_NAME, socket_address
+from engine.directory import SOCKET_NAME, is_owned, socket_address
 from engine.errors import Code, PackhorseError, Refused, Unavailable
 from engine.limits import MESSAGE_BYTES_MAX
 
@@ -85,6 +85,11 @@ class LocalServer(local_pb2_grpc.LocalServiceServicer):
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: PackhorseError) -> None:
     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, error.what, ((CODE_KEY, error.code.value),))
+
+
+def is_served(directory: Path) -> bool:
+    """Whether a daemon owns the directory and answers there. A command that owns it for a moment does not."""
+    return is_owned(directory) and (directory / SOCKET_NAME).exists()
 
 
 async def execute(directory: Path, command: str, arguments: Arguments) -> dict[str, Any]:

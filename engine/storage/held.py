@@ -2,14 +2,14 @@
 arrives (law 7, F4, F28)."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from packhorse.sync.v1 import document_pb2
 
 from engine.errors import Code, sentence
 from engine.limits import HELD_DOCUMENTS_PER_SITE
-from engine.rules.versions import Version
+from engine.rules.versions import NEVER, Version
 from engine.session.frames import from_wire
 from engine.storage.records import Key
 
@@ -55,6 +55,17 @@ def hold(
          document.SerializeToString()),
     )  # fmt: skip
     return True
+
+
+def hold_unreadable(
+    connection: sqlite3.Connection, site: int, unreadable: Mapping[Key, str], arrived: Iterable[Key], now: int
+) -> None:
+    """Notes the documents of a feed that this program cannot read; those that arrived and can be read are let go."""
+    if connection.execute("SELECT 1 FROM sync_held LIMIT 1").fetchone() is not None:
+        let_go(connection, [key for key in arrived if key not in unreadable], site)
+    for key, why in unreadable.items():
+        document = document_pb2.Document(table=key[0], id=key[1])
+        hold(connection, document, NEVER, site, Reason(Code.UNREADABLE, f"{key[0]} {key[1]}: {why}."), now)
 
 
 def held_documents(connection: sqlite3.Connection, keys: Iterable[Key], site: int) -> dict[Key, Held]:

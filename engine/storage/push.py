@@ -65,7 +65,7 @@ def _cut_documents(
         try:
             cut = _cut(connection, catalogue, document, present, known, lost.get((document.root.name, document.id), []))
         except Unreadable as error:
-            _set_aside(connection, document, site, str(error), now)
+            set_aside(connection, document, site, str(error), now)
             continue
         if cut is None:
             forget(connection, document.entries)
@@ -188,8 +188,8 @@ def last_link(connection: sqlite3.Connection) -> Link:
     return Link(int(meta.get("frame_number", "0")), bytes.fromhex(meta.get("frame_hash", "")))
 
 
-def _set_aside(connection: sqlite3.Connection, document: Edited, site: int, why: str, now: int) -> None:
-    """Notes a document that cannot be sent. It is tried again when it is edited."""
+def set_aside(connection: sqlite3.Connection, document: Edited, site: int, why: str, now: int) -> None:
+    """Notes a document that cannot leave this node. It is tried again when it is edited."""
     text = sentence(Code.UNREADABLE, f"{document.root.name} {document.id} cannot be sent: {why}.")
     connection.execute(
         "INSERT OR REPLACE INTO sync_held (table_name, id, site, term, term_id, counter, base_term, base_term_id,"

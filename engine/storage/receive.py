@@ -20,6 +20,7 @@ from engine.rules.versions import Version
 from engine.session.frames import from_wire
 from engine.storage.configuration import CONFIGURATION_TABLES, read_rights, read_topology, write_rights
 from engine.storage.digests import DigestLedger
+from engine.storage.held import hold_unreadable
 from engine.storage.outbox import queue_again
 from engine.storage.push import settle_echo
 from engine.storage.records import (
@@ -177,6 +178,7 @@ def _apply(
     local, received, ledger = _Local(connection, catalogue, arrived), Received(), DigestLedger()
     changes: dict[Key, Change] = {}
     wants: dict[Key, None] = {}
+    unreadable: dict[Key, str] = {}
     for record in arrived:
         key = (record.table.name, record.id)
         kind = record.body.WhichOneof("body")
@@ -184,7 +186,7 @@ def _apply(
             if not _agrees(connection, local, record, key, me) and key not in local.pending:
                 wants[record.root] = None
             continue
-        change = _judge(record, key, local, kind, received, wants)
+        change = _judge(record, key, local, kind, unreadable)
         if change is not None:
             changes[key] = change
     memberships = _memberships(connection, [(r.table.name, r.id) for r in arrived])
@@ -197,6 +199,7 @@ def _apply(
                 ledger.add(scope, key[0], change.hash)
     with applying(connection):
         write_changes(connection, changes.values(), Writer(0, ""), now)
+    hold_unreadable(connection, me.site, unreadable, {record.root for record in arrived}, now)
     _requeue(connection, received, local, arrived, changes)
     ledger.write(connection)
     _join_scopes(connection, arrived, memberships)
@@ -216,9 +219,7 @@ def _agrees(connection: sqlite3.Connection, local: _Local, record: _Arrived, key
     return state is not None and state.hash == record.body.hash
 
 
-def _judge(
-    record: _Arrived, key: Key, local: _Local, kind: str | None, received: Received, wants: dict[Key, None]
-) -> Change | None:
+def _judge(record: _Arrived, key: Key, local: _Local, kind: str | None, unreadable: dict[Key, str]) -> Change | None:
     """The change to write for a record that came with content or as a tombstone, or None."""
     state = local.states.get(key)
     if key in local.pending or kind is None:
@@ -227,8 +228,8 @@ def _judge(
         return None
     try:
         change = _change(record, kind)
-    except Unreadable:
-        wants[record.root] = None
+    except Unreadable as error:
+        unreadable[record.root] = str(error)
         return None
     if state is not None and state.hash == change.hash and record.scope is not None:
         return None
