@@ -23,6 +23,7 @@ from engine.limits import INGEST_FRAMES, WATCH_SECONDS_BUSY, WATCH_SECONDS_IDLE
 from engine.rules.topology import Topology
 from engine.session.frames import Link
 from engine.session.machine import Event
+from engine.session.pace import Pace
 from engine.storage.database import Database
 from engine.storage.schema import repair_schema, schema_is_whole
 
@@ -52,6 +53,7 @@ class CentralNode:
         self.sessions: dict[int, Session] = {}
         self.counters = {"frames": 0, "records": 0, "sessions": 0, "errors": 0}
         self._frames: asyncio.Queue[tuple[Session, Submitted]] = asyncio.Queue()
+        self._paces: dict[int, Pace] = {}
         self._signal = asyncio.Event()
         self._settled: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -87,6 +89,10 @@ class CentralNode:
         """Forgets a session that has ended."""
         if self.sessions.get(session.site) is session:
             del self.sessions[session.site]
+
+    def pace_of(self, site: int) -> Pace:
+        """How much the link of a site takes, from session to session."""
+        return self._paces.setdefault(site, Pace())
 
     def submit(self, session: Session, submitted: Submitted) -> None:
         """Queues a frame; its session hears `frame_ingested` or `ingest_busy`. Bounded by the session's window."""

@@ -30,6 +30,7 @@ from engine.rpc.driver import Driver
 from engine.session.central_machine import CentralMachine, PageLoaded
 from engine.session.frames import pack
 from engine.session.machine import Action, Event, Message
+from engine.session.pace import Pace
 from engine.storage.database import Work
 from engine.storage.pages import Cursor, Page, read_page, read_wanted
 from engine.storage.records import Writer
@@ -68,7 +69,7 @@ class CentralSession:
         self._under_way: deque[dict[str, Cursor]] = deque()
         self._to_note: dict[str, Cursor] = {}
         self._compared: dict[str, int] = {}
-        self._driver = Driver(CentralMachine(), self._perform, send, receive, trace)
+        self._driver = Driver(CentralMachine(node.pace_of(site)), self._perform, send, receive, trace)
 
     async def run(self) -> PackhorseError | None:
         """Runs the session to its end and remembers how it ended."""
@@ -180,9 +181,10 @@ class CentralSession:
         await self._follow_topology()
         catalogue, cursors, writer, tables = self._node.catalogue, self._cursors, self._writer, self._tables
         changes, self._changes = self._changes, []
+        pace: Pace = action.value
 
         def load(connection: sqlite3.Connection) -> tuple[Page, bytes, bytes]:
-            page = read_page(connection, catalogue, cursors.values(), writer, tables, action.value)
+            page = read_page(connection, catalogue, cursors.values(), writer, tables, pace.records, pace.size_bytes)
             return page, *pack(document_pb2.PullBody(subscriptions=changes, sections=page.sections))
 
         page, body, body_hash = await self._database.read(load)

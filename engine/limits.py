@@ -6,6 +6,8 @@ A bound that both ends must keep to travels in `Limits` of the handshake; the ot
 # --- frames -----------------------------------------------------------------------------------------------------------
 FRAME_RECORDS = 500
 """Most records in a frame, unless one document alone has more."""
+FRAME_RECORDS_LEAST = 8
+"""Where the size of frames stops shrinking on a bad link."""
 FRAME_BYTES = 256 * 1024
 """Aim for the body of a frame before compression; a frame is closed at the first document that passes it."""
 FRAME_BYTES_MAX = 32 * 1024 * 1024

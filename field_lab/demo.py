@@ -26,8 +26,8 @@ CENTRAL_TABLES = ("unit", "item", "name")
 STORE_TABLES = ("location", "stock_line", "invoice", "stocktake")
 LINE_TABLES = ("invoice_line", "stocktake_line")
 WORK_SECONDS = 16.0
-BAD_LINK = LinkConditions(latency_ms=40, jitter_ms=20, rate_bytes_per_second=250_000, cut_every_seconds=1.0, seed=7)
-POOR_LINK = LinkConditions(latency_ms=150, jitter_ms=50, rate_bytes_per_second=250_000, seed=8)
+BAD_LINK = LinkConditions(latency_ms=40, jitter_ms=20, rate_bytes_per_second=100_000, cut_every_seconds=1.0, seed=7)
+POOR_LINK = LinkConditions(latency_ms=150, jitter_ms=50, rate_bytes_per_second=120_000, seed=8)
 
 Say = Callable[[str], None]
 
@@ -56,10 +56,10 @@ async def _run(country: Country, say: Say) -> bool:
     sites[0].link.change(BAD_LINK)
     sites[1].link.change(POOR_LINK)
     say(f"Now site 2 is worked at for {WORK_SECONDS:.0f} s by a program that knows only sqlite3,")
-    say("while its link (250 kB/s) is cut every second; site 3 is worked at over 150 ms of latency.")
+    say("while its link (100 kB/s) is cut every second; site 3 is worked at over 150 ms of latency.")
     await asyncio.gather(_work(sites[0], stores[0], 1), _work(sites[1], stores[3], 2), _disturb(country, sites, say))
     say(f"The link of site 2 was cut {sites[0].link.counters.cuts} times; it goes on being cut until all agree.")
-    agreed = await country.until_agreed(60)
+    agreed = await country.until_agreed(120)
     say(f"Both sites in agreement by digests: {'yes' if agreed else 'NO'}.")
     equal = _compare(country, sites, stores, say)
     await _table(sites)
@@ -162,4 +162,4 @@ async def _table(sites: list[SiteNode]) -> None:
             status["held"], totals.get("resumed_frames", 0), counters.cuts, round(carried / max(moved, 1)),
         )  # fmt: skip
         table.add_row(*(str(cell) for cell in cells))
-    Console().print(table)
+    Console(width=110).print(table)

@@ -22,7 +22,7 @@ from engine.storage.csv_import import write_import
 from engine.storage.database import Database
 from engine.storage.sqlite_file import DATABASE_NAME
 from site_node.configuration import CA_NAME, read_configuration, write_configuration
-from site_node.connection import Central, enrol
+from site_node.connection import Central, dial, enrol
 from site_node.installation import Installation, write_installation
 from site_node.node import Ended, SiteNode
 from site_node.storage.notes import found_site, read_status
@@ -105,7 +105,7 @@ async def synchronise_directly(directory: Path, progress: Progress) -> dict[str,
     configuration = read_configuration(directory)
     database = await open_database(directory / DATABASE_NAME, catalogue())
     try:
-        node = SiteNode(directory, configuration, database, catalogue())
+        node = SiteNode(database, catalogue(), dial(directory, configuration))
         node.told = progress
         fruitless = 0
         while True:

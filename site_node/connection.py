@@ -8,18 +8,22 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
 from packhorse.enrolment.v1 import enrolment_pb2, enrolment_pb2_grpc
 from packhorse.sync.v1 import sync_service_pb2_grpc
 
-from engine.directory import parse_address
+from engine.directory import as_directory_errors, parse_address
 from engine.errors import Code, PackhorseError, Refused, Unavailable
 from engine.limits import CONNECT_SECONDS
 from engine.rpc.local_channel import CODE_KEY
 from engine.rpc.options import CHANNEL_OPTIONS
 from engine.session.machine import Message
+from site_node.configuration import CA_NAME, SiteConfiguration
+from site_node.installation import read_installation
+from site_node.node import Dial
 
 
 class Central(NamedTuple):
@@ -151,6 +155,21 @@ async def enrol(central: Central, request: enrolment_pb2.EnrolRequest) -> enrolm
             _refused(error)
             raise Unavailable(Code.UNREACHABLE, f"{central.address} did not answer the enrolment.") from error
         return response
+
+
+def dial(directory: Path, configuration: SiteConfiguration) -> Dial:
+    """How a site with this directory reaches its central. Opening raises as `open_session` and `read_installation`."""
+
+    @asynccontextmanager
+    async def opened(site: int, installation_id: str) -> AsyncIterator[Stream]:
+        installation = read_installation(directory, installation_id)
+        with as_directory_errors(directory):
+            ca_certificate = (directory / CA_NAME).read_bytes()
+        central = Central(configuration.central, ca_certificate, configuration.server_name)
+        async with open_session(central, site, installation.id, installation.credential) as stream:
+            yield stream
+
+    return opened
 
 
 @asynccontextmanager

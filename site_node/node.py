@@ -12,9 +12,9 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import structlog
 from packhorse.sync.v1 import session_pb2
@@ -23,7 +23,7 @@ from tenacity.stop import stop_never
 from tenacity.wait import wait_base, wait_random_exponential
 
 from engine.catalogue.model import Catalogue
-from engine.errors import Code, PackhorseError, Refused, Unavailable
+from engine.errors import Code, PackhorseError, Unavailable
 from engine.limits import (
     RETRY_SECONDS_FIRST,
     RETRY_SECONDS_MAX,
@@ -34,14 +34,12 @@ from engine.limits import (
 )
 from engine.rpc.local_channel import Progress
 from engine.rpc.trace import open_trace
-from engine.session.machine import Event
+from engine.session.machine import Event, Message
+from engine.session.pace import Pace
 from engine.storage.database import Database
 from engine.storage.integrity import sweep_rows, sweep_unknown_rows
 from engine.storage.records import Writer, read_meta
 from engine.storage.schema import repair_schema, schema_is_whole
-from site_node.configuration import CA_NAME, SiteConfiguration
-from site_node.connection import Central, open_session
-from site_node.installation import read_installation
 from site_node.session import SiteSession, Tally
 from site_node.storage.notes import note
 
@@ -82,20 +80,32 @@ class ReconnectWait(wait_base):
         return max(usual, failed.error.retry_after_seconds or 0.0)
 
 
+class Stream(Protocol):
+    """The messages of one session."""
+
+    async def send(self, message: Message) -> None:
+        """Writes one message. Raises Unavailable with LINK_CUT."""
+
+    async def receive(self) -> Message | None:
+        """Reads one message; None at the end of the stream."""
+
+
+Dial = Callable[[int, str], AbstractAsyncContextManager[Stream]]
+"""Opens a stream to the central for (site number, installation id). Raises PackhorseError."""
+
+
 class SiteNode:
     """A site with its database open."""
 
-    def __init__(
-        self, directory: Path, configuration: SiteConfiguration, database: Database, catalogue: Catalogue
-    ) -> None:
-        self.directory, self.database, self.catalogue = directory, database, catalogue
+    def __init__(self, database: Database, catalogue: Catalogue, dial: Dial) -> None:
+        self.database, self.catalogue, self._dial = database, catalogue, dial
         self.told: Progress = lambda _phase, _remaining: None
-        self._configuration = configuration
         self._trace = open_trace()
         self._session: SiteSession | None = None
         self._wake = asyncio.Event()
         self._waiters: list[asyncio.Future[Ended]] = []
         self._swept_at = 0.0
+        self._pace = Pace()
 
     # --- one session --------------------------------------------------------------------------------------------------
 
@@ -103,22 +113,17 @@ class SiteNode:
         """Runs one session; errors come back in the result."""
         meta = await self.database.read(read_meta)
         me = Writer(int(meta["site"]), meta["epoch"])
-        session = SiteSession(self.database, self.catalogue, me, stay, self._tell, self._trace)
+        session = SiteSession(self.database, self.catalogue, me, stay, self._pace, self._tell, self._trace)
         session.on_report = self._reported
         error: PackhorseError | None
         try:
-            installation = read_installation(self.directory, meta["installation"])
-            await self._sweep()
-            await self._say("syncing", None)
-            ca_certificate = (self.directory / CA_NAME).read_bytes()
-            central = Central(self._configuration.central, ca_certificate, self._configuration.server_name)
-            async with open_session(central, me.site, installation.id, installation.credential) as stream:
+            async with self._dial(me.site, meta["installation"]) as stream:
+                await self._sweep()
+                await self._say("syncing", None)
                 self._session = session
                 error = await session.run(stream.send, stream.receive)
         except PackhorseError as failed:
             error = failed
-        except OSError as failed:
-            error = Refused(Code.DIRECTORY_WRONG, f"A file of {self.directory} cannot be read ({failed.strerror}).")
         finally:
             self._session = None
         ended = Ended(session.tally, error)

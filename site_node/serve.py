@@ -17,6 +17,7 @@ from engine.storage.aiosqlite_database import open_database
 from engine.storage.sqlite_file import DATABASE_NAME
 from site_node.commands import daemon_commands, sync_result
 from site_node.configuration import SiteConfiguration
+from site_node.connection import dial
 from site_node.node import SiteNode
 
 _log = structlog.get_logger("site")
@@ -35,7 +36,7 @@ async def serve(directory: Path, configuration: SiteConfiguration, every_minutes
         stack.enter_context(DirectoryLock(directory))
         database = await open_database(directory / DATABASE_NAME, catalogue())
         stack.push_async_callback(database.close)
-        node = SiteNode(directory, configuration, database, catalogue())
+        node = SiteNode(database, catalogue(), dial(directory, configuration))
 
         async def synchronise() -> AsyncIterator[local_pb2.SyncResponse]:
             async for told in _synchronise(node):

@@ -16,16 +16,25 @@ from engine.rpc.driver import Driver
 from engine.rpc.local_channel import Progress
 from engine.rpc.trace import Trace
 from engine.rules.routing import site_scope
-from engine.session.frames import unpack
+from engine.session.frames import Link, unpack
 from engine.session.machine import Action, Event, Message
-from engine.session.site_machine import Loaded, PullStored, SiteMachine, Stored
+from engine.session.pace import Pace
+from engine.session.site_machine import Loaded, PullStored, SiteMachine, Stored, Wanted
 from engine.storage.database import Database
 from engine.storage.outbox import waiting
 from engine.storage.positions import compare, positions_hash, read_positions, sweep_left
-from engine.storage.push import cut_frame, last_link, retry_deferred, settle, stored_frames
+from engine.storage.push import (
+    cut_frame,
+    frames_exceed,
+    last_number,
+    retry_deferred,
+    settle,
+    stored_frames,
+    void_frames,
+)
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer, read_meta, write_meta
-from site_node.storage.notes import count, note, report_on, wanted
+from site_node.storage.notes import count, note, report_on, wanted_documents
 
 PROTOCOL_VERSION = 1
 
@@ -59,14 +68,23 @@ class SiteSession:
         catalogue: its tables.
         me: site number and epoch.
         stay: whether to stay connected.
+        pace: how much the link takes, from session to session.
         told: called whenever the tally has changed, with a phase in a few words.
     """
 
     def __init__(
-        self, database: Database, catalogue: Catalogue, me: Writer, stay: bool, told: Progress, trace: Trace
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        me: Writer,
+        stay: bool,
+        pace: Pace,
+        told: Progress,
+        trace: Trace,
     ) -> None:
         self.tally = Tally()
-        self.machine = SiteMachine(stay)
+        self.machine = SiteMachine(stay, pace)
+        self._pace = pace
         self._database, self._catalogue, self._me, self._told, self._trace = database, catalogue, me, told, trace
         self._resumed_below = 0
         self._driver: Driver | None = None
@@ -141,30 +159,32 @@ class SiteSession:
         for told in welcome.missed:
             self.tally.pushed += self._settle(connection, told)
         acknowledged = int(read_meta(connection)["acknowledged"])
-        cut = last_link(connection)
-        if welcome.last_applied != acknowledged or welcome.last_applied > cut.number:
+        if welcome.last_applied != acknowledged:
             raise PeerProblem(
                 Code.CHAIN_BROKEN,
                 f"The central has applied frame {welcome.last_applied}; this site knows of {acknowledged}.",
             )
         write_meta(connection, lineage_token=welcome.lineage_token.hex(), era=str(welcome.era))
         retry_deferred(connection)
+        if frames_exceed(connection, self._pace.records):
+            void_frames(connection, Link(welcome.last_applied, welcome.last_applied_hash))
         if welcome.HasField("configuration"):
             self._apply(connection, welcome.configuration)
         note(connection, clock_difference_seconds=str(difference))
-        self._resumed_below = cut.number
+        self._resumed_below = last_number(connection)
         return Stored(
             welcome.limits,
             read_positions(connection) if welcome.send_positions else [],
-            [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in wanted(connection)],
+            [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in wanted_documents(connection)],
             welcome.last_applied,
         )
 
     async def _do_load_frames(self, action: Action) -> Event:
-        after, room = action.value
-        frames = await self._database.read(lambda connection: stored_frames(connection, after, room))
+        wanted: Wanted = action.value
+        frames = await self._database.read(lambda connection: stored_frames(connection, wanted.after, wanted.frames))
         if not frames:
-            work = partial(cut_frame, catalogue=self._catalogue, site=self._me.site, now=int(time.time()))
+            size = (wanted.records, wanted.size_bytes)
+            work = partial(cut_frame, catalogue=self._catalogue, site=self._me.site, now=int(time.time()), size=size)
             pending = await self._database.read(_has_pending)
             frame = await self._database.write(work) if pending else None
             frames = [frame] if frame is not None else []

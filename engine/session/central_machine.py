@@ -10,7 +10,7 @@ Actions and the events they report:
     judge_hello(Hello)              -> hello_judged(Welcome)
     store_positions(Positions)      -> none
     ingest(Frame)                   -> frame_ingested(Ingested) | ingest_busy(Busy)
-    load_page(limit)                -> page_loaded(PageLoaded)
+    load_page(Pace)                 -> page_loaded(PageLoaded)
     load_wanted(Want)               -> wanted_loaded(PullFrame)
     load_checkpoint(round)          -> checkpoint_loaded(PullCheckpoint | None: more has come meanwhile)
     note_positions(sequence)        -> none
@@ -27,6 +27,7 @@ from engine.errors import Code, PackhorseError, PeerProblem
 from engine.limits import WANT_DOCUMENTS
 from engine.session.frames import Link
 from engine.session.machine import Action, Machine, Send, Step, error_problem
+from engine.session.pace import Pace
 
 _ENDS = {"goodbye": ("closed",), "cut": ("closed",), "silence": ("closed",), "failed": ("closed",),
          "drain": ("closed",)}  # fmt: skip
@@ -43,7 +44,11 @@ class PageLoaded:
 
 
 class CentralMachine(Machine):
-    """See the module."""
+    """See the module.
+
+    Args:
+        pace: how much the link takes; kept by the caller from session to session.
+    """
 
     TRANSITIONS: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "awaiting": {"hello": ("judging",), **_ENDS},
@@ -53,8 +58,9 @@ class CentralMachine(Machine):
         "serving": {**dict.fromkeys((*_INGEST, *_SERVE, "feed_moved", "push_checkpoint"), ("serving",)), **_ENDS},
     }  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace | None = None) -> None:
         super().__init__("awaiting")
+        self._pace = pace or Pace()
         self._limits = session_pb2.Limits(window_frames=1)
         self._link = Link()
         self._ingesting = 0
@@ -146,11 +152,11 @@ class CentralMachine(Machine):
         if self._loading or self.state != "serving":
             return []
         if self._dirty:
-            if self._sequence - self._acknowledged >= self._limits.window_frames:
+            if self._sequence - self._acknowledged >= min(self._limits.window_frames, self._pace.window):
                 return []
             # Cleared before the page is read: what moves from now on is seen by the next one.
             self._loading, self._dirty = True, False
-            return [Action("load_page", self._limits.frame_records)]
+            return [Action("load_page", self._pace)]
         if self._owed:
             self._loading = True
             return [Action("load_checkpoint", self._round)]
@@ -186,6 +192,7 @@ class CentralMachine(Machine):
         if told.sequence != self._acknowledged + 1 or told.sequence > self._sequence:
             return self._broken(f"Pull frame {told.sequence} was acknowledged out of order.")
         self._acknowledged = told.sequence
+        self._pace.acknowledged()
         return [Action("note_positions", told.sequence), *self._serve()]
 
     def _on_checkpoint_report(self, report: session_pb2.CheckpointReport) -> list[Step]:
@@ -195,6 +202,18 @@ class CentralMachine(Machine):
         if len(want.documents) > WANT_DOCUMENTS:
             return self._broken(f"More than {WANT_DOCUMENTS} documents were asked for at once.")
         return [Action("load_wanted", want)]
+
+    def _on_cut(self, _: None) -> list[Step]:
+        self._lose()
+        return super()._on_cut(_)
+
+    def _on_silence(self, _: None) -> list[Step]:
+        self._lose()
+        return super()._on_silence(_)
+
+    def _lose(self) -> None:
+        if self._acknowledged < self._sequence:
+            self._pace.lost(self._acknowledged > 0)
 
     # --- ending -------------------------------------------------------------------------------------------------------
 

@@ -1,20 +1,22 @@
-"""The transition tables of both machines as they stand in the documentation, generated so that they cannot drift."""
+"""The transition tables of both machines as they stand in ARCHITECTURE.md."""
 
 from engine.session.central_machine import CentralMachine
-from engine.session.machine import CLOSED, Machine
+from engine.session.machine import Machine
 from engine.session.site_machine import SiteMachine
-
-_MACHINES: tuple[tuple[str, type[Machine]], ...] = (("site", SiteMachine), ("central", CentralMachine))
 
 
 def transition_tables() -> str:
-    """Markdown: for each machine, which state may follow which event in which state."""
-    return "\n\n".join(f"The {end}'s end:\n\n{_table(machine)}" for end, machine in _MACHINES)
+    """Markdown: a table per machine, a row per state and event; what has no row ends the session."""
+    return "\n\n".join(_table(name, machine) for name, machine in (("Site", SiteMachine), ("Central", CentralMachine)))
 
 
-def _table(machine: type[Machine]) -> str:
-    rows = ["| state | event | may lead to |", "|---|---|---|"]
-    for state, events in machine.TRANSITIONS.items():
-        # A message with a value that breaks the protocol ends the session, whatever the row says.
-        rows += [f"| {state} | {event} | {', '.join(after)} |" for event, after in events.items() if after]
-    return "\n".join([*rows, f"| {CLOSED} | any | {CLOSED} |"])
+def _table(name: str, machine: type[Machine]) -> str:
+    lines = [f"**{name}.** Any other message ends the session with PROTOCOL_BROKEN.", ""]
+    lines += ["| state | event | leads to |", "|---|---|---|"]
+    for state, row in machine.TRANSITIONS.items():
+        by_target: dict[tuple[str, ...], list[str]] = {}
+        for event, targets in row.items():
+            by_target.setdefault(targets, []).append(event)
+        for targets, events in by_target.items():
+            lines.append(f"| {state} | {', '.join(events)} | {' or '.join(targets)} |")
+    return "\n".join(lines)

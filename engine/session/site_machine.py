@@ -9,7 +9,7 @@
 Actions and the events they report:
 
     store_welcome(Welcome)          -> welcome_stored(Stored)
-    load_frames(after, limit)       -> frames_loaded(Loaded)      stored frames first, then newly cut ones
+    load_frames(Wanted)             -> frames_loaded(Loaded)      stored frames first, then newly cut ones
     store_acknowledgement(ack)      -> acknowledgement_stored
     store_pull(PullFrame)           -> pull_stored(PullStored)
     compare(PullCheckpoint)         -> compared(CheckpointReport)
@@ -26,6 +26,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
 from engine.limits import BUSY_MILLISECONDS, POSITIONS_PER_PAGE, ROUNDS, WANT_DOCUMENTS
 from engine.session.machine import Action, Machine, Send, Step, error_problem
+from engine.session.pace import Pace
 
 _ENDS = {"problem": ("closed",), "goodbye": ("closed",), "cut": ("closed",), "silence": ("closed",),
          "failed": ("closed",)}  # fmt: skip
@@ -45,6 +46,16 @@ class Stored:
     """The position table, where the central asked for it; else empty."""
     wants: list[document_pb2.RecordKey] = field(default_factory=list)
     last_applied: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which frames to load: those after a number, at most so many, new ones cut to the pace of the link."""
+
+    after: int
+    frames: int
+    records: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,7 @@ class SiteMachine(Machine):
 
     Args:
         stay: True to stay connected and send as changes happen; False to leave after a round that moved nothing.
+        pace: how much the link takes; kept by the caller from session to session.
     """
 
     TRANSITIONS: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
@@ -82,9 +94,11 @@ class SiteMachine(Machine):
         "leaving": {**dict.fromkeys((*_ASKED, *_LATE), ("leaving",)), **_ENDS},
     }  # fmt: skip
 
-    def __init__(self, stay: bool) -> None:
+    def __init__(self, stay: bool, pace: Pace | None = None) -> None:
         super().__init__("greeting")
         self.stay = stay
+        self._pace = pace or Pace()
+        self._progressed = False
         self.round = 0
         self.rounds_run = 0
         self._limits = session_pb2.Limits(window_frames=1)
@@ -125,11 +139,11 @@ class SiteMachine(Machine):
     # --- pushing ------------------------------------------------------------------------------------------------------
 
     def _load(self) -> list[Step]:
-        room = self._limits.window_frames - len(self._unacknowledged)
+        room = min(self._limits.window_frames, self._pace.window) - len(self._unacknowledged)
         if self._loading or self._exhausted or self._waiting or room <= 0:
             return []
         self._loading = True
-        return [Action("load_frames", (self._last_sent, room))]
+        return [Action("load_frames", Wanted(self._last_sent, room, self._pace.records, self._pace.size_bytes))]
 
     def _on_frames_loaded(self, loaded: Loaded) -> list[Step]:
         self._loading = False
@@ -167,6 +181,8 @@ class SiteMachine(Machine):
 
     def _on_acknowledgement_stored(self, needs_more: bool) -> list[Step]:
         self._storing -= 1
+        self._progressed = True
+        self._pace.acknowledged()
         self._unacknowledged.popleft()
         if needs_more:
             self._exhausted = False
@@ -190,6 +206,18 @@ class SiteMachine(Machine):
         """Something was edited here."""
         self._exhausted = False
         return self._load() if self.state in ("pushing", "exchanging") else []
+
+    def _on_cut(self, _: None) -> list[Step]:
+        self._lose()
+        return super()._on_cut(_)
+
+    def _on_silence(self, _: None) -> list[Step]:
+        self._lose()
+        return super()._on_silence(_)
+
+    def _lose(self) -> None:
+        if self._unacknowledged:
+            self._pace.lost(self._progressed)
 
     # --- pulling ------------------------------------------------------------------------------------------------------
 

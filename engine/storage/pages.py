@@ -57,6 +57,7 @@ def read_page(
     receiver: Writer,
     tables: frozenset[str],
     limit: int,
+    limit_bytes: int = FRAME_BYTES,
 ) -> Page:
     """The next page for a subscriber.
 
@@ -67,6 +68,7 @@ def read_page(
         receiver: who will read it.
         tables: the tables that the receiver knows; records of others are passed over here.
         limit: about how many records.
+        limit_bytes: from which size on no further feed is begun.
     """
     every = list(cursors)
     known = heads(connection, (cursor.scope for cursor in every))
@@ -76,7 +78,7 @@ def read_page(
         scope, head = known.get(cursor.scope, (0, 0))
         if head <= cursor.position:
             continue
-        if records >= limit or size >= FRAME_BYTES:
+        if records >= limit or size >= limit_bytes:
             exhausted = False
             remaining += count_beyond(connection, scope, cursor.position)
             if remaining > COUNT_CAP:

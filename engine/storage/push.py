@@ -21,6 +21,8 @@ from engine.storage.digests import DigestLedger
 from engine.storage.outbox import Edited, Present, edited_documents, forget, orphans
 from engine.storage.records import Change, Key, applying, members_of, read_meta, write_meta
 
+FULL_SIZE = (FRAME_RECORDS, FRAME_BYTES)
+
 
 class Cut(NamedTuple):
     """A document as it goes into a frame."""
@@ -40,20 +42,28 @@ class Known(NamedTuple):
     """Empty, or what the peer said of the last version that it was sent, where it did not apply that."""
 
 
-def cut_frame(connection: sqlite3.Connection, catalogue: Catalogue, site: int, now: int) -> document_pb2.Frame | None:
+def cut_frame(
+    connection: sqlite3.Connection, catalogue: Catalogue, site: int, now: int, size: tuple[int, int] = FULL_SIZE
+) -> document_pb2.Frame | None:
     """Cuts the next frame from the outbox and stores it; None when nothing waits.
 
-    Runs inside a write transaction; the frame may be sent once that is committed.
+    Runs inside a write transaction; the frame may be sent once that is committed. It is closed at the first document
+    that passes `size`: (records, bytes before compression).
     """
-    while edited := edited_documents(connection, catalogue, FRAME_RECORDS):
-        cuts = _cut_documents(connection, catalogue, edited, site, now)
+    while edited := edited_documents(connection, catalogue, size[0]):
+        cuts = _cut_documents(connection, catalogue, edited, site, now, size)
         if cuts:
             return _store(connection, cuts)
     return None
 
 
 def _cut_documents(
-    connection: sqlite3.Connection, catalogue: Catalogue, edited: list[Edited], site: int, now: int
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    edited: list[Edited],
+    site: int,
+    now: int,
+    limits: tuple[int, int],
 ) -> list[Cut]:
     lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in edited if catalogue.members_of(d.root.name)}
     keys = [(entry.table, entry.id) for document in edited for entry in document.entries]
@@ -72,7 +82,7 @@ def _cut_documents(
             continue
         cuts.append(cut)
         records, size = records + len(cut.changes), size + cut.message.ByteSize()
-        if records >= FRAME_RECORDS or size >= FRAME_BYTES:
+        if records >= limits[0] or size >= limits[1]:
             break
     return cuts
 
@@ -158,9 +168,8 @@ def _known(connection: sqlite3.Connection, roots: Iterable[Key]) -> dict[Key, Kn
 
 
 def _store(connection: sqlite3.Connection, cuts: list[Cut]) -> document_pb2.Frame:
-    previous = last_link(connection)
+    previous, number = last_link(connection), last_number(connection) + 1
     body, frame_hash = pack(document_pb2.FrameBody(documents=[cut.message for cut in cuts]))
-    number = previous.number + 1
     connection.execute(
         "INSERT INTO sync_frame VALUES (?, ?, ?, ?, ?, ?)", (number, frame_hash, *previous, len(cuts), body)
     )
@@ -176,16 +185,50 @@ def _store(connection: sqlite3.Connection, cuts: list[Cut]) -> document_pb2.Fram
         "UPDATE sync_outbox SET framed_token = ? WHERE table_name = ? AND id = ? AND token = ?",
         [(token, *key, token) for key, token in tokens.items()],
     )
-    write_meta(connection, frame_number=str(number), frame_hash=frame_hash.hex())
+    write_meta(connection, frame_number=str(number), link_number=str(number), link_hash=frame_hash.hex())
     return document_pb2.Frame(
         number=number, hash=frame_hash, previous_number=previous.number, previous_hash=previous.hash, body=body
     )
 
 
 def last_link(connection: sqlite3.Connection) -> Link:
-    """The last frame that was ever cut in this epoch."""
+    """The frame that the next one continues."""
     meta = read_meta(connection)
-    return Link(int(meta.get("frame_number", "0")), bytes.fromhex(meta.get("frame_hash", "")))
+    return Link(int(meta.get("link_number", "0")), bytes.fromhex(meta.get("link_hash", "")))
+
+
+def last_number(connection: sqlite3.Connection) -> int:
+    """The highest frame number that was ever given in this epoch."""
+    return int(read_meta(connection).get("frame_number", "0"))
+
+
+def void_frames(connection: sqlite3.Connection, applied: Link) -> int:
+    """Takes frames back that the peer has not applied, so that they can be cut anew, smaller, under new numbers (F27).
+
+    Only after the peer has said which frame it applied last: sessions before that one can deliver nothing any more.
+    Each change goes back with the lowest term under which it was made. Returns how many frames were taken back.
+    """
+    connection.execute(
+        "UPDATE sync_outbox SET framed_token = 0, (term, term_id) = (SELECT iif(f.term < sync_outbox.term, f.term,"
+        " sync_outbox.term), iif(f.term < sync_outbox.term, f.term_id, sync_outbox.term_id) FROM sync_in_flight AS f"
+        " WHERE f.frame > ? AND f.table_name = sync_outbox.table_name AND f.id = sync_outbox.id ORDER BY f.frame)"
+        " WHERE EXISTS (SELECT 1 FROM sync_in_flight AS f WHERE f.frame > ? AND f.table_name = sync_outbox.table_name"
+        " AND f.id = sync_outbox.id)",
+        (applied.number, applied.number),
+    )
+    connection.execute("DELETE FROM sync_in_flight WHERE frame > ?", (applied.number,))
+    voided = connection.execute("DELETE FROM sync_frame WHERE number > ?", (applied.number,)).rowcount
+    write_meta(connection, link_number=str(applied.number), link_hash=applied.hash.hex())
+    return voided
+
+
+def frames_exceed(connection: sqlite3.Connection, records: int) -> bool:
+    """Whether a stored frame has more than twice as many records as the link takes now, in more than one document."""
+    query = (
+        "SELECT 1 FROM sync_frame AS f WHERE documents > 1"
+        " AND ? < (SELECT count(*) FROM sync_in_flight WHERE frame = f.number)"
+    )
+    return connection.execute(query, (2 * records,)).fetchone() is not None
 
 
 def set_aside(connection: sqlite3.Connection, document: Edited, site: int, why: str, now: int) -> None:

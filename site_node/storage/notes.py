@@ -44,7 +44,7 @@ def count(connection: sqlite3.Connection, key: str, more: int) -> None:
     )
 
 
-def wanted(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+def wanted_documents(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     """The documents that this site has asked for and not got."""
     return connection.execute("SELECT table_name, id FROM sync_want").fetchall()
 

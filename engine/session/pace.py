@@ -1,0 +1,37 @@
+"""How much is put on a link at once: adapts to what gets through (F27, F47).
+
+A link that is cut every second carries small frames and few of them; a good one carries full frames in a full window.
+There is no clock in this: an acknowledged frame lets size and window grow, a session that was lost with frames under
+way shrinks the window to one frame, and the size too where not a single frame got through. What is sent again after a
+cut is at most one window.
+"""
+
+from dataclasses import dataclass
+
+from engine.limits import FRAME_BYTES, FRAME_RECORDS, FRAME_RECORDS_LEAST, WINDOW_FRAMES
+
+
+@dataclass
+class Pace:
+    """The pace of one direction between two nodes; it outlives a session."""
+
+    records: int = FRAME_RECORDS
+    """Aim for the records of a frame; FRAME_RECORDS_LEAST <= records <= FRAME_RECORDS."""
+    window: int = WINDOW_FRAMES
+    """Frames under way at once; 1 <= window <= WINDOW_FRAMES."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Aim for the uncompressed size of a frame."""
+        return max(FRAME_BYTES * self.records // FRAME_RECORDS, 1)
+
+    def acknowledged(self) -> None:
+        """A frame got through."""
+        self.records = min(FRAME_RECORDS, self.records * 2)
+        self.window = min(WINDOW_FRAMES, self.window + 1)
+
+    def lost(self, progressed: bool) -> None:
+        """A session ended with frames under way; `progressed` when at least one had got through."""
+        self.window = 1
+        if not progressed:
+            self.records = max(FRAME_RECORDS_LEAST, self.records // 4)
