@@ -69,6 +69,8 @@ class CentralSession:
         self._under_way: deque[dict[str, Cursor]] = deque()
         self._to_note: dict[str, Cursor] = {}
         self._compared: dict[str, int] = {}
+        self._unproved: dict[str, Cursor] = {}
+        self._has_proved = False
         self._driver = Driver(CentralMachine(node.pace_of(site)), self._perform, send, receive, trace)
 
     async def run(self) -> PackhorseError | None:
@@ -97,7 +99,7 @@ class CentralSession:
             if error is not None:
                 note_error(connection, self.site, error, now)
 
-        if self._to_note:
+        if self._to_note and self._has_proved:
             await self._write_if_current(close)
         elif error is not None and error.code not in (Code.SUPERSEDED, Code.LINK_CUT, Code.DRAINING):
             await self._database.write(lambda connection: note_error(connection, self.site, error, now))
@@ -115,6 +117,10 @@ class CentralSession:
     # --- actions ------------------------------------------------------------------------------------------------------
 
     async def _perform(self, action: Action) -> Event | None:
+        if action.name != "judge_hello" and not self._has_proved:
+            # The site has spoken after Welcome, so it has stored what came with it: only now may that be confirmed.
+            self._has_proved = True
+            self._to_note |= self._unproved
         perform: Callable[[Action], Awaitable[Event | None]] = getattr(self, f"_do_{action.name}")
         return await perform(action)
 
@@ -159,7 +165,7 @@ class CentralSession:
             welcome.configuration.hash, welcome.configuration.body = body_hash, body
         if page.sections and cursor.scope in self._cursors:
             self._cursors[cursor.scope] = cursor._replace(position=page.sections[-1].to_position)
-            self._to_note[cursor.scope] = self._cursors[cursor.scope]
+            self._unproved[cursor.scope] = self._cursors[cursor.scope]
 
     async def _do_store_positions(self, action: Action) -> None:
         positions: session_pb2.Positions = action.value

@@ -62,8 +62,6 @@ CHECKPOINT_PAGES = 500
 """Size of the write-ahead log, in pages, from which the daemon checkpoints it."""
 POSITIONS_PER_PAGE = 5_000
 """Feed positions in one message."""
-ERAS_KEPT = 8
-"""Eras of the central that are remembered with their ends."""
 SWEEP_HOURS = 24
 """How often the rows are compared with what was acknowledged, besides each start."""
 CLOCK_WARNING_SECONDS = 3_600

@@ -1,7 +1,8 @@
 """Eras: each start of the central begins a new, random one, and the ends of the former are recorded (F10).
 
 Positions are compared within an era only. A site that shows a position beyond the recorded end of its era, or an era
-that was never here, proves that this database was restored from a backup.
+that was never here, proves that this database was restored from a backup. Eras are kept for ever, because a site may be
+away for longer than any number of restarts; an end is recorded only for feeds that moved in the run.
 """
 
 import sqlite3
@@ -9,22 +10,20 @@ import sqlite3
 from packhorse.sync.v1 import session_pb2
 
 from engine.errors import Code, Refused
-from engine.limits import ERAS_KEPT
+
+_LAST_END = "SELECT position FROM central_era_end WHERE scope = ? AND number <= ? ORDER BY number DESC LIMIT 1"
 
 
 def begin_era(connection: sqlite3.Connection, era: int) -> None:
     """Ends the present era where the feeds stand now and begins another."""
-    present = current_era(connection)
+    present = connection.execute("SELECT max(number) FROM central_era").fetchone()[0]
     if present is not None:
         connection.execute(
-            "INSERT INTO central_era_end SELECT ?, name, position FROM sync_scope WHERE position > 0", (present,)
+            "INSERT INTO central_era_end SELECT name, ?, position FROM sync_scope AS s WHERE position > ifnull("
+            "(SELECT position FROM central_era_end AS e WHERE e.scope = s.name ORDER BY number DESC LIMIT 1), 0)",
+            (present,),
         )
     connection.execute("INSERT INTO central_era (era) VALUES (?)", (era,))
-    old = connection.execute(
-        "SELECT era FROM central_era ORDER BY number DESC LIMIT -1 OFFSET ?", (ERAS_KEPT,)
-    ).fetchall()
-    connection.executemany("DELETE FROM central_era_end WHERE era = ?", old)
-    connection.executemany("DELETE FROM central_era WHERE era = ?", old)
 
 
 def current_era(connection: sqlite3.Connection) -> int | None:
@@ -44,10 +43,10 @@ def check_era(connection: sqlite3.Connection, era: int) -> None:
 def check_position(connection: sqlite3.Connection, era: int, position: session_pb2.FeedPosition) -> None:
     """Raises Refused with CENTRAL_RESTORED when a position lies beyond the end of its era."""
     if era == current_era(connection):
-        query, key = "SELECT position FROM sync_scope WHERE name = ?", (position.scope,)
+        row = connection.execute("SELECT position FROM sync_scope WHERE name = ?", (position.scope,)).fetchone()
     else:
-        query, key = "SELECT position FROM central_era_end WHERE scope = ? AND era = ?", (position.scope, era)  # type: ignore[assignment]
-    row = connection.execute(query, key).fetchone()
+        number = connection.execute("SELECT number FROM central_era WHERE era = ?", (era,)).fetchone()[0]
+        row = connection.execute(_LAST_END, (position.scope, number)).fetchone()
     if position.position > (row[0] if row else 0):
         raise Refused(
             Code.CENTRAL_RESTORED,

@@ -23,7 +23,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from engine.catalogue.codec import Unreadable, codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
 from engine.errors import Code
-from engine.rules.authority import is_collected, judge, owner_of
+from engine.rules.authority import RIGHT_OF_KIND, Owner, Right, is_collected, judge, owner_of
 from engine.rules.routing import scopes_of
 from engine.rules.topology import Topology
 from engine.rules.versions import NEVER, Term, Version
@@ -139,8 +139,7 @@ class Ingest:
         root_row = changes[0].row if changes[0].row is not None else self._roots.get(document.key)
         version = from_wire(document.message.version)
         if root_row is None:
-            self._end_unknown(document, changes)
-            return None
+            return self._judge_unknown(document, changes, version)
         stored = self._roots.get(document.key)
         for row in (root_row, stored):
             if row is None:
@@ -157,7 +156,7 @@ class Ingest:
         return self._judge_base(document, changes, root_row, version)
 
     def _judge_base(
-        self, document: Pushed, changes: list[Change], root_row: Row, version: Version
+        self, document: Pushed, changes: list[Change], root_row: Row | None, version: Version
     ) -> tuple[list[Change], Row | None] | None:
         stored = self._version_of(document.key)
         held = self._held.get(document.key)
@@ -170,6 +169,10 @@ class Ingest:
         if base != stored and not document.message.whole and stored == NEVER:
             self._say(document, session_pb2.DISPOSITION_NEED_WHOLE)
             return None
+        if stored != base and document.message.whole and stored == from_wire(document.message.held):
+            base = stored  # what was held has been applied since, and this continues it
+        if base != stored and self._is_foreign_tombstone(document.key):
+            stored = NEVER
         if base != stored or not version.is_newer_than(stored):
             says = (
                 f"{_name(document)} continues version {base.counter} of term {base.term}; stored is version"
@@ -178,6 +181,14 @@ class Ingest:
             self._hold(document, Reason(Code.DIVERGED, says))
             return None
         return changes, root_row
+
+    def _is_foreign_tombstone(self, key: Key) -> bool:
+        """Whether all that is stored is that another site has deleted a document of this id that never got here."""
+        state = self._states.get(key)
+        if state is None or not state.deleted or state.writer_site == self._writer.site:
+            return False
+        query = "SELECT 1 FROM sync_membership WHERE table_name = ? AND id = ?"
+        return self._connection.execute(query, key).fetchone() is None
 
     def _version_of(self, key: Key) -> Version:
         state = self._states.get(key)
@@ -227,13 +238,24 @@ class Ingest:
             record_hash(table.name, record_id, *version, canonical),
         )  # fmt: skip
 
-    def _end_unknown(self, document: Pushed, changes: list[Change]) -> None:
-        """A tombstone of a document that is not here: it ends what is held of it; there is nothing else to delete."""
-        state = self._states.get(document.key)
-        if state is None or state.deleted:
-            self._ended.append(document.key)
-            return
-        self._hold(document, Reason(Code.DIVERGED, f"{_name(document)} was deleted, but its row is missing here."))
+    def _judge_unknown(
+        self, document: Pushed, changes: list[Change], version: Version
+    ) -> tuple[list[Change], Row | None] | None:
+        """A tombstone of a document that is not here. It ends what is held of it and is remembered, in no scope; whose
+        it was cannot be proved for store data, so it never stands in the way of another site's document."""
+        root, state = self._catalogue[document.message.table], self._states.get(document.key)
+        if state is not None and not state.deleted:
+            says = f"{_name(document)} was deleted, but its row is missing here."
+            self._hold(document, Reason(Code.DIVERGED, says))
+            return None
+        right = RIGHT_OF_KIND[root.kind]
+        if right is not Right.STORE:
+            term = Term(version.term, version.term_id)
+            verdict = judge(self._writer.site, root, Owner(right), term, self._topology)
+            if verdict is not None:
+                self._hold(document, Reason(verdict.code, f"{_name(document)} was not deleted. {verdict.says}"))
+                return None
+        return self._judge_base(document, changes, None, version)
 
     # --- references ---------------------------------------------------------------------------------------------------
 

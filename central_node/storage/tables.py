@@ -24,8 +24,9 @@ CENTRAL_TABLES = (
     """CREATE TABLE IF NOT EXISTS central_note (
     site INTEGER NOT NULL, number INTEGER NOT NULL, hash BLOB NOT NULL, acknowledgement BLOB NOT NULL,
     PRIMARY KEY (site, number)) WITHOUT ROWID""",
-    # The runs of this central, and where the feeds stood when each ended.
+    # The runs of this central, and where each feed that had moved in a run stood when it ended.
     """CREATE TABLE IF NOT EXISTS central_era (number INTEGER PRIMARY KEY, era INTEGER NOT NULL UNIQUE)""",
     """CREATE TABLE IF NOT EXISTS central_era_end (
-    era INTEGER NOT NULL, scope TEXT NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (era, scope)) WITHOUT ROWID""",
+    scope TEXT NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
+    PRIMARY KEY (scope, number)) WITHOUT ROWID""",
 )

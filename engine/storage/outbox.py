@@ -74,6 +74,16 @@ def edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, recor
     return sorted(documents, key=lambda document: (catalogue.order[document.root.name], document.queued_at))
 
 
+def every_change(connection: sqlite3.Connection, document: Edited) -> Edited:
+    """The document with every change that is not acknowledged, those included that were framed already."""
+    rows = connection.execute(
+        "SELECT root_table, root_id, table_name, id, token, term, term_id, queued_at FROM sync_outbox"
+        " WHERE root_table = ? AND root_id = ?",
+        (document.root.name, document.id),
+    ).fetchall()
+    return _edited(document.root, document.id, rows)
+
+
 def _edited(root: Table, root_id: str, rows: list[tuple[object, ...]]) -> Edited:
     term = min(Term(int(str(row[5])), int(str(row[6]))) for row in rows)
     entries = tuple(Entry(str(row[2]), str(row[3]), int(str(row[4]))) for row in rows)

@@ -7,7 +7,7 @@ was framed is acknowledged and still the newest.
 
 import sqlite3
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
@@ -18,18 +18,14 @@ from engine.limits import FRAME_BYTES, FRAME_RECORDS
 from engine.rules.versions import NEVER, Version, next_version
 from engine.session.frames import Link, pack, to_wire
 from engine.storage.digests import DigestLedger
-from engine.storage.outbox import Edited, Present, edited_documents, forget, orphans
+from engine.storage.outbox import Edited, Present, edited_documents, every_change, forget, orphans
 from engine.storage.records import Change, Key, applying, members_of, read_meta, write_meta
-
-FULL_SIZE = (FRAME_RECORDS, FRAME_BYTES)
 
 
 class Cut(NamedTuple):
     """A document as it goes into a frame."""
 
     edited: Edited
-    whole: bool
-    base: Version
     changes: list[Change]
     message: document_pb2.Document
 
@@ -40,6 +36,10 @@ class Known(NamedTuple):
     in_flight: Version | None
     disposition: str
     """Empty, or what the peer said of the last version that it was sent, where it did not apply that."""
+
+
+_NOTHING = Known(None, "")
+FULL_SIZE = (FRAME_RECORDS, FRAME_BYTES)
 
 
 def cut_frame(
@@ -65,11 +65,16 @@ def _cut_documents(
     now: int,
     limits: tuple[int, int],
 ) -> list[Cut]:
+    roots = [(document.root.name, document.id) for document in edited]
+    known = _known(connection, roots)
+    # What the peer did not apply goes out again with everything that was in it.
+    edited = [
+        every_change(connection, document) if known.get(key, _NOTHING).disposition else document
+        for key, document in zip(roots, edited, strict=True)
+    ]
     lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in edited if catalogue.members_of(d.root.name)}
     keys = [(entry.table, entry.id) for document in edited for entry in document.entries]
-    roots = [(document.root.name, document.id) for document in edited]
     present = Present(connection, catalogue, [*keys, *roots, *(key for found in lost.values() for key in found)])
-    known = _known(connection, roots)
     cuts, records, size = [], 0, 0
     for document in edited:
         try:
@@ -97,12 +102,12 @@ def _cut(
 ) -> Cut | None:
     """The document as it is now, or None when nothing of it differs from what the peer has."""
     root_key = (document.root.name, document.id)
-    state, more = present.states.get(root_key), known.get(root_key, Known(None, ""))
+    state, more = present.states.get(root_key), known.get(root_key, _NOTHING)
     acknowledged = state.version if state else NEVER
     last_given = max(acknowledged, more.in_flight or NEVER, key=lambda version: version.order)
     whole = bool(more.disposition) or (more.in_flight is None and (state is None or state.deleted))
     base = acknowledged if more.disposition else (more.in_flight or acknowledged)
-    if more == Known(None, "") and all(
+    if more == _NOTHING and all(
         present.is_unchanged(catalogue[table], record_id) for table, record_id, _ in [*document.entries, (*root_key, 0)]
     ):
         return None
@@ -123,7 +128,10 @@ def _cut(
     changes = [present.change(catalogue[table], record_id, in_document, version) for table, record_id in keys]
     if root_row is None:
         changes = [change._replace(row=None, unknown=b"") for change in changes]
-    return Cut(document, whole, base, changes, _message(document, version, base, whole, changes))
+    message = _message(document, version, base, whole, changes)
+    if more.disposition and more.in_flight is not None:
+        message.held.CopyFrom(to_wire(more.in_flight))
+    return Cut(document, changes, message)
 
 
 def _message(
@@ -283,18 +291,22 @@ def settle(connection: sqlite3.Connection, told: session_pb2.Acknowledgement, si
 
 
 def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[Key], site: int, epoch: str) -> int:
-    """The peer has these documents of the frame: their states become the agreed ones, their changes are forgotten."""
+    """The peer has these documents of the frame: their states become the agreed ones, their changes are forgotten.
+
+    It then has what earlier frames carried of them too: a version is applied only on top of the one that it continues,
+    and a document that was held comes again whole.
+    """
     chosen = set(documents)
-    rows = [
+    rows = _newest(
         row
         for row in connection.execute(
             "SELECT f.table_name, f.id, f.root_table, f.root_id, f.member_of, f.token, f.term, f.term_id, f.counter,"
             " f.hash, f.deleted, r.hash, r.deleted FROM sync_in_flight AS f LEFT JOIN sync_record AS r"
-            " ON r.table_name = f.table_name AND r.id = f.id WHERE f.frame = ?",
+            " ON r.table_name = f.table_name AND r.id = f.id WHERE f.frame <= ? ORDER BY f.frame",
             (frame,),
         )
         if (row[2], row[3]) in chosen
-    ]
+    )
     ledger = DigestLedger()
     for row in rows:
         for (scope,) in connection.execute(
@@ -323,6 +335,11 @@ def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[
     )
     connection.executemany("DELETE FROM sync_outcome WHERE root_table = ? AND root_id = ?", documents)
     return len(rows)
+
+
+def _newest(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The last row of each record."""
+    return list({(row[0], row[1]): row for row in rows}.values())
 
 
 def _set_apart(connection: sqlite3.Connection, frame: int, document: Key, outcome: session_pb2.Outcome) -> None:

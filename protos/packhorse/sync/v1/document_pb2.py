@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n packhorse/sync/v1/document.proto\x12\x11packhorse.sync.v1\"9\n\x07Version\x12\x0c\n\x04term\x18\x01 \x01(\r\x12\x0f\n\x07term_id\x18\x02 \x01(\x06\x12\x0f\n\x07\x63ounter\x18\x03 \x01(\x04\"\x8e\x01\n\x06Record\x12\r\n\x05table\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12+\n\x07version\x18\x03 \x01(\x0b\x32\x1a.packhorse.sync.v1.Version\x12\x11\n\x07\x63ontent\x18\x04 \x01(\x0cH\x00\x12\x11\n\x07\x64\x65leted\x18\x05 \x01(\x08H\x00\x12\x0e\n\x04hash\x18\x06 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"\xb7\x01\n\x08\x44ocument\x12\r\n\x05table\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12+\n\x07version\x18\x03 \x01(\x0b\x32\x1a.packhorse.sync.v1.Version\x12(\n\x04\x62\x61se\x18\x04 \x01(\x0b\x32\x1a.packhorse.sync.v1.Version\x12\r\n\x05whole\x18\x05 \x01(\x08\x12*\n\x07records\x18\x06 \x03(\x0b\x32\x19.packhorse.sync.v1.Record\";\n\tFrameBody\x12.\n\tdocuments\x18\x01 \x03(\x0b\x32\x1b.packhorse.sync.v1.Document\"c\n\x05\x46rame\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12\x17\n\x0fprevious_number\x18\x03 \x01(\x04\x12\x15\n\rprevious_hash\x18\x04 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\"G\n\x12SubscriptionChange\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0e\n\x06\x63losed\x18\x03 \x01(\x08\"\xb8\x01\n\x0b\x46\x65\x65\x64Section\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x15\n\rfrom_position\x18\x03 \x01(\x04\x12\x13\n\x0bto_position\x18\x04 \x01(\x04\x12.\n\tdocuments\x18\x05 \x03(\x0b\x32\x1b.packhorse.sync.v1.Document\x12*\n\x04left\x18\x06 \x03(\x0b\x32\x1c.packhorse.sync.v1.RecordKey\"&\n\tRecordKey\x12\r\n\x05table\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\xa7\x01\n\x08PullBody\x12<\n\rsubscriptions\x18\x01 \x03(\x0b\x32%.packhorse.sync.v1.SubscriptionChange\x12\x30\n\x08sections\x18\x02 \x03(\x0b\x32\x1e.packhorse.sync.v1.FeedSection\x12+\n\x06wanted\x18\x03 \x03(\x0b\x32\x1b.packhorse.sync.v1.Document\"T\n\tPullFrame\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x19\n\x11records_remaining\x18\x04 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n packhorse/sync/v1/document.proto\x12\x11packhorse.sync.v1\"9\n\x07Version\x12\x0c\n\x04term\x18\x01 \x01(\r\x12\x0f\n\x07term_id\x18\x02 \x01(\x06\x12\x0f\n\x07\x63ounter\x18\x03 \x01(\x04\"\x8e\x01\n\x06Record\x12\r\n\x05table\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12+\n\x07version\x18\x03 \x01(\x0b\x32\x1a.packhorse.sync.v1.Version\x12\x11\n\x07\x63ontent\x18\x04 \x01(\x0cH\x00\x12\x11\n\x07\x64\x65leted\x18\x05 \x01(\x08H\x00\x12\x0e\n\x04hash\x18\x06 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"\xe1\x01\n\x08\x44ocument\x12\r\n\x05table\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12+\n\x07version\x18\x03 \x01(\x0b\x32\x1a.packhorse.sync.v1.Version\x12(\n\x04\x62\x61se\x18\x04 \x01(\x0b\x32\x1a.packhorse.sync.v1.Version\x12\r\n\x05whole\x18\x05 \x01(\x08\x12*\n\x07records\x18\x06 \x03(\x0b\x32\x19.packhorse.sync.v1.Record\x12(\n\x04held\x18\x07 \x01(\x0b\x32\x1a.packhorse.sync.v1.Version\";\n\tFrameBody\x12.\n\tdocuments\x18\x01 \x03(\x0b\x32\x1b.packhorse.sync.v1.Document\"c\n\x05\x46rame\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12\x17\n\x0fprevious_number\x18\x03 \x01(\x04\x12\x15\n\rprevious_hash\x18\x04 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\"G\n\x12SubscriptionChange\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0e\n\x06\x63losed\x18\x03 \x01(\x08\"\xb8\x01\n\x0b\x46\x65\x65\x64Section\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x15\n\rfrom_position\x18\x03 \x01(\x04\x12\x13\n\x0bto_position\x18\x04 \x01(\x04\x12.\n\tdocuments\x18\x05 \x03(\x0b\x32\x1b.packhorse.sync.v1.Document\x12*\n\x04left\x18\x06 \x03(\x0b\x32\x1c.packhorse.sync.v1.RecordKey\"&\n\tRecordKey\x12\r\n\x05table\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\xa7\x01\n\x08PullBody\x12<\n\rsubscriptions\x18\x01 \x03(\x0b\x32%.packhorse.sync.v1.SubscriptionChange\x12\x30\n\x08sections\x18\x02 \x03(\x0b\x32\x1e.packhorse.sync.v1.FeedSection\x12+\n\x06wanted\x18\x03 \x03(\x0b\x32\x1b.packhorse.sync.v1.Document\"T\n\tPullFrame\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x19\n\x11records_remaining\x18\x04 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,19 +36,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORD']._serialized_start=115
   _globals['_RECORD']._serialized_end=257
   _globals['_DOCUMENT']._serialized_start=260
-  _globals['_DOCUMENT']._serialized_end=443
-  _globals['_FRAMEBODY']._serialized_start=445
-  _globals['_FRAMEBODY']._serialized_end=504
-  _globals['_FRAME']._serialized_start=506
-  _globals['_FRAME']._serialized_end=605
-  _globals['_SUBSCRIPTIONCHANGE']._serialized_start=607
-  _globals['_SUBSCRIPTIONCHANGE']._serialized_end=678
-  _globals['_FEEDSECTION']._serialized_start=681
-  _globals['_FEEDSECTION']._serialized_end=865
-  _globals['_RECORDKEY']._serialized_start=867
-  _globals['_RECORDKEY']._serialized_end=905
-  _globals['_PULLBODY']._serialized_start=908
-  _globals['_PULLBODY']._serialized_end=1075
-  _globals['_PULLFRAME']._serialized_start=1077
-  _globals['_PULLFRAME']._serialized_end=1161
+  _globals['_DOCUMENT']._serialized_end=485
+  _globals['_FRAMEBODY']._serialized_start=487
+  _globals['_FRAMEBODY']._serialized_end=546
+  _globals['_FRAME']._serialized_start=548
+  _globals['_FRAME']._serialized_end=647
+  _globals['_SUBSCRIPTIONCHANGE']._serialized_start=649
+  _globals['_SUBSCRIPTIONCHANGE']._serialized_end=720
+  _globals['_FEEDSECTION']._serialized_start=723
+  _globals['_FEEDSECTION']._serialized_end=907
+  _globals['_RECORDKEY']._serialized_start=909
+  _globals['_RECORDKEY']._serialized_end=947
+  _globals['_PULLBODY']._serialized_start=950
+  _globals['_PULLBODY']._serialized_end=1117
+  _globals['_PULLFRAME']._serialized_start=1119
+  _globals['_PULLFRAME']._serialized_end=1203
 # @@protoc_insertion_point(module_scope)

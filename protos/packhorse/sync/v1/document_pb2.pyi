@@ -110,6 +110,7 @@ class Document(_message.Message):
     BASE_FIELD_NUMBER: _builtins.int
     WHOLE_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     table: _builtins.str
     """The root's table."""
     id: _builtins.str
@@ -128,6 +129,12 @@ class Document(_message.Message):
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___Record]:
         """The records, root first. At least one."""
 
+    @_builtins.property
+    def held(self) -> Global___Version:
+        """In a push: the version of this document that the receiver said it holds; the sender cannot know whether it was
+        applied since. Absent: none. A whole document continues either `base` or this one.
+        """
+
     def __init__(
         self,
         *,
@@ -137,10 +144,11 @@ class Document(_message.Message):
         base: Global___Version | None = ...,
         whole: _builtins.bool = ...,
         records: _abc.Iterable[Global___Record] | None = ...,
+        held: Global___Version | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "held", b"held", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "id", b"id", "records", b"records", "table", b"table", "version", b"version", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "held", b"held", "id", b"id", "records", b"records", "table", b"table", "version", b"version", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
