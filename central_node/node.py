@@ -182,7 +182,7 @@ class CentralNode:
             session.post(Event("ingest_busy", (busy, Link(frame.previous_number, frame.previous_hash))))
 
     async def _route_own(self) -> None:
-        while await self.database.read(_has_own_changes):
+        while await self.database.read(has_own_changes):
             before = self.topology
             taken, after = await self.database.write(
                 partial(route_own, catalogue=self.catalogue, topology=before, now=int(time.time()))
@@ -213,14 +213,15 @@ class CentralNode:
             version = await self.database.data_version()
             if version != seen:
                 seen, quiet = version, WATCH_SECONDS_BUSY
-                if await self.database.read(_has_own_changes):
+                if await self.database.read(has_own_changes):
                     self._signal.set()
             else:
                 quiet = min(quiet * 1.2, WATCH_SECONDS_IDLE)
             await asyncio.sleep(quiet)
 
 
-def _has_own_changes(connection: sqlite3.Connection) -> bool:
+def has_own_changes(connection: sqlite3.Connection) -> bool:
+    """Whether something was edited at the central that is not in the feeds yet."""
     return connection.execute("SELECT 1 FROM sync_outbox WHERE token <> framed_token LIMIT 1").fetchone() is not None
 
 

@@ -10,7 +10,7 @@ from importlib import metadata
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
-from central_node.node import CentralNode
+from central_node.node import CentralNode, has_own_changes
 from central_node.storage.checkpoints import read_checkpoint
 from central_node.storage.roster import (
     Opened,
@@ -24,19 +24,20 @@ from central_node.storage.roster import (
     take_positions,
 )
 from central_node.storage.steps import Submitted
-from engine.errors import Code, PackhorseError, PeerProblem, Refused
-from engine.limits import FRAME_BYTES_MAX, FRAME_RECORDS, PATIENCE_SECONDS, WINDOW_FRAMES
+from engine.errors import Code, PackhorseError, PeerProblem, Refused, Unavailable
+from engine.limits import DIFFERING_SCOPES, FRAME_BYTES_MAX, FRAME_RECORDS, PATIENCE_SECONDS, WINDOW_FRAMES
 from engine.rpc.driver import Driver
 from engine.session.central_machine import CentralMachine, PageLoaded
 from engine.session.frames import pack
 from engine.session.machine import Action, Event, Message
 from engine.session.pace import Pace
-from engine.storage.database import Work
-from engine.storage.pages import Cursor, Page, read_page, read_wanted
+from engine.storage.database import Result, Work
+from engine.storage.pages import Cursor, Page, in_parts, read_page, read_wanted
 from engine.storage.records import Writer
 
 PROTOCOL_VERSION = 1
 _NOTE_EVERY = 64
+_READS = 50
 LIMITS = session_pb2.Limits(
     window_frames=WINDOW_FRAMES,
     frame_bytes=FRAME_BYTES_MAX,
@@ -69,6 +70,7 @@ class CentralSession:
         self._under_way: deque[dict[str, Cursor]] = deque()
         self._to_note: dict[str, Cursor] = {}
         self._compared: dict[str, int] = {}
+        self._offered: dict[str, int] = {}
         self._unproved: dict[str, Cursor] = {}
         self._has_proved = False
         self._driver = Driver(CentralMachine(node.pace_of(site)), self._perform, send, receive, trace)
@@ -193,11 +195,11 @@ class CentralSession:
             page = read_page(connection, catalogue, cursors.values(), writer, tables, pace.records, pace.size_bytes)
             return page, *pack(document_pb2.PullBody(subscriptions=changes, sections=page.sections))
 
-        page, body, body_hash = await self._database.read(load)
+        page, body, body_hash = await self._read_routed(load)
         if not changes and not page.sections:
             return Event("page_loaded", PageLoaded(None, True))
         moved = {s.scope: cursors[s.scope]._replace(position=s.to_position) for s in page.sections}
-        opened = {change.scope: cursors[change.scope] for change in changes if not change.closed}
+        opened = {c.scope: cursors[c.scope] for c in changes if not c.closed and c.scope in cursors}
         self._cursors = cursors | moved
         self._under_way.append(opened | moved)
         frame = document_pb2.PullFrame(body=body, hash=body_hash, records_remaining=page.remaining)
@@ -221,20 +223,35 @@ class CentralSession:
         catalogue, scopes = self._node.catalogue, frozenset(self._cursors)
         roots = [(key.table, key.id) for key in action.value.documents]
 
-        def load(connection: sqlite3.Connection) -> tuple[bytes, bytes]:
+        def load(connection: sqlite3.Connection) -> list[tuple[bytes, bytes]]:
             wanted = read_wanted(connection, catalogue, roots, scopes)
-            return pack(document_pb2.PullBody(wanted=wanted))
+            return [pack(document_pb2.PullBody(wanted=part)) for part in in_parts(wanted)]
 
-        body, body_hash = await self._database.read(load)
-        self._under_way.append({})
-        return Event("wanted_loaded", document_pb2.PullFrame(body=body, hash=body_hash))
+        packed = await self._read_routed(load)
+        self._under_way.extend({} for _ in packed)
+        frames = [document_pb2.PullFrame(body=body, hash=body_hash) for body, body_hash in packed]
+        return Event("wanted_loaded", frames)
+
+    async def _read_routed(self, work: Work[Result]) -> Result:
+        """Reads in a snapshot in which every edit of the central's own has its version: content and version belong
+        together."""
+
+        def checked(connection: sqlite3.Connection) -> Result | None:
+            return None if has_own_changes(connection) else work(connection)
+
+        for _ in range(_READS):
+            await self._node.settle()
+            found = await self._database.read(checked)
+            if found is not None:
+                return found
+        raise Unavailable(Code.BUSY, "The central node's own data change faster than they are routed.", 1.0)
 
     async def _do_load_checkpoint(self, action: Action) -> Event:
         await self._node.settle()
         cursors, compared = self._cursors, self._compared
         found = await self._database.read(lambda c: read_checkpoint(c, self.site, cursors, compared, action.value))
         if found is not None:
-            self._compared |= {feed.scope: feed.position for feed in found.feeds}
+            self._offered = {feed.scope: feed.position for feed in found.feeds}
         return Event("checkpoint_loaded", found)
 
     async def _do_note_positions(self, action: Action) -> None:
@@ -251,6 +268,10 @@ class CentralSession:
     async def _do_note_report(self, action: Action) -> None:
         noted, self._to_note = list(self._to_note.values()), {}
         now = int(time.time())
+        report: session_pb2.CheckpointReport = action.value
+        if report.comparable and len(report.differing) < DIFFERING_SCOPES:
+            clean = self._offered.keys() - set(report.differing)
+            self._compared |= {scope: self._offered[scope] for scope in clean}
 
         def note(connection: sqlite3.Connection) -> None:
             note_positions(connection, self.site, noted)

@@ -86,7 +86,7 @@ class SiteSession:
         self.machine = SiteMachine(stay, pace)
         self._pace = pace
         self._database, self._catalogue, self._me, self._told, self._trace = database, catalogue, me, told, trace
-        self._resumed_below = 0
+        self._resumed_below = self._era = 0
         self._driver: Driver | None = None
         self._timers: set[asyncio.Task[None]] = set()
         self.on_report: Callable[[session_pb2.CheckpointReport], None] = lambda _report: None
@@ -164,7 +164,10 @@ class SiteSession:
                 Code.CHAIN_BROKEN,
                 f"The central has applied frame {welcome.last_applied}; this site knows of {acknowledged}.",
             )
-        write_meta(connection, lineage_token=welcome.lineage_token.hex(), era=str(welcome.era))
+        write_meta(connection, lineage_token=welcome.lineage_token.hex())
+        self._era = welcome.era
+        if not welcome.send_positions:
+            write_meta(connection, era=str(welcome.era))
         retry_deferred(connection)
         if frames_exceed(connection, self._pace.records):
             void_frames(connection, Link(welcome.last_applied, welcome.last_applied_hash))
@@ -223,6 +226,8 @@ class SiteSession:
         body = unpack(document_pb2.PullBody, frame.body, frame.hash)
         received = apply_pull(connection, self._catalogue, self._me, body, int(time.time()))
         count(connection, "pulled", received.records)
+        if frame.sequence:  # the central has judged this site's positions: they count in its present era from now on
+            write_meta(connection, era=str(self._era))
         return received
 
     async def _do_compare(self, action: Action) -> Event:
@@ -237,6 +242,7 @@ class SiteSession:
         self, connection: sqlite3.Connection, checkpoint: session_pb2.PullCheckpoint
     ) -> session_pb2.CheckpointReport:
         sweep_left(connection, self._catalogue)
+        write_meta(connection, era=str(self._era))
         acknowledged = int(read_meta(connection)["acknowledged"])
         comparison = compare(connection, checkpoint, acknowledged)
         report = report_on(connection, checkpoint, comparison.comparable, comparison.differing)

@@ -166,10 +166,10 @@ class Ingest:
                 self._say(document, session_pb2.DISPOSITION_NEED_WHOLE)
                 return None
             document = document._replace(base=(base := held.base))
-        if base != stored and not document.message.whole and stored == NEVER:
+        if base != stored and not document.message.whole:
             self._say(document, session_pb2.DISPOSITION_NEED_WHOLE)
             return None
-        if stored != base and document.message.whole and stored == from_wire(document.message.held):
+        if stored != base and self._was_held(document, stored):
             base = stored  # what was held has been applied since, and this continues it
         if base != stored and self._is_foreign_tombstone(document.key):
             stored = NEVER
@@ -181,6 +181,16 @@ class Ingest:
             self._hold(document, Reason(Code.DIVERGED, says))
             return None
         return changes, root_row
+
+    def _was_held(self, document: Pushed, stored: Version) -> bool:
+        """Whether the stored version is one that this site was told is held, or an earlier one that was held before:
+        the site cannot know yet that it was applied, and sends the whole document on top of all of them."""
+        state = self._states.get(document.key)
+        if state is None or not document.message.whole or not document.message.HasField("held"):
+            return False
+        newest = from_wire(document.message.held)
+        mine = (state.writer_site, state.writer_epoch) == (self._writer.site, self._writer.epoch)
+        return mine and document.base.order <= stored.order <= newest.order
 
     def _is_foreign_tombstone(self, key: Key) -> bool:
         """Whether all that is stored is that another site has deleted a document of this id that never got here."""
@@ -202,6 +212,8 @@ class Ingest:
             raise Unreadable("the root record does not come first")
         members = {table.name: table for table in self._catalogue.members_of(message.table)}
         version, changes = from_wire(message.version), []
+        if max(version) >= 1 << 63:
+            raise Unreadable("its version is beyond 2^63")
         for place, record in enumerate(message.records):
             name = record.table or message.table
             table = members.get(name) if place else self._catalogue[message.table]

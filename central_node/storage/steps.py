@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import structlog
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.ingest import Ingest, Ingested
 from central_node.storage.roster import check_current
 from engine.catalogue.codec import Unreadable
 from engine.catalogue.model import Catalogue
-from engine.errors import Code, PackhorseError
+from engine.errors import Code, PackhorseError, Unavailable
 from engine.limits import ROUTE_RECORDS
 from engine.rules.authority import Owner, Right
 from engine.rules.routing import scopes_of
@@ -23,13 +24,14 @@ from engine.rules.topology import CENTRAL_SITE, Topology
 from engine.rules.versions import NEVER, Term, next_version
 from engine.session.frames import Link, unpack
 from engine.storage.configuration import CONFIGURATION_TABLES, read_topology, write_rights
-from engine.storage.feeds import Routed, publish
-from engine.storage.held import Reason, hold, wake, woken
+from engine.storage.feeds import Routed, publish, scopes_in_force
+from engine.storage.held import Reason, hold, let_go, wake, woken
 from engine.storage.outbox import Edited, Entry, Present, edited_documents, forget, orphans
 from engine.storage.push import set_aside
 from engine.storage.records import Key, Writer, applying, read_meta, write_states
 
 _WOKEN = 200
+_log = structlog.get_logger("central")
 
 
 class Submitted(NamedTuple):
@@ -63,6 +65,14 @@ def take_frames(
         except PackhorseError as error:
             connection.execute("ROLLBACK TO frame")
             taken.acknowledgements.append(error)
+        except sqlite3.OperationalError:
+            raise  # the disk or another program: nothing can be taken now
+        except Exception:
+            # One site's frame must not keep the others' from being taken.
+            connection.execute("ROLLBACK TO frame")
+            _log.exception("a frame could not be taken", site=submitted.writer.site, frame=submitted.frame.number)
+            what = f"Frame {submitted.frame.number} could not be taken."
+            taken.acknowledgements.append(Unavailable(Code.INTERNAL, what, 60.0))
         else:
             taken.acknowledgements.append(acknowledgement)
             if ingested is not None:
@@ -152,9 +162,16 @@ def wake_held(connection: sqlite3.Connection, catalogue: Catalogue, topology: To
     for held in woken(connection, _WOKEN):
         epoch = connection.execute("SELECT epoch FROM central_site WHERE site = ?", (held.site,)).fetchone()
         writer = Writer(held.site, epoch[0].hex() if epoch else "")
-        ingested = Ingest(connection, catalogue, topology, writer, now).take_woken([held])
-        taken.moved |= ingested.moved
-        taken.records += ingested.applied
+        connection.execute("SAVEPOINT woken")
+        try:
+            ingested = Ingest(connection, catalogue, topology, writer, now).take_woken([held])
+            taken.moved |= ingested.moved
+            taken.records += ingested.applied
+        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError, UnicodeError):
+            connection.execute("ROLLBACK TO woken")
+            why = Reason(Code.UNREADABLE, f"{held.key[0]} {held.key[1]} holds a value that no column takes.")
+            hold(connection, held.document, held.base, held.site, why, now)
+        connection.execute("RELEASE woken")
     return taken
 
 
@@ -168,6 +185,7 @@ def route_own(
         return taken, topology
     if any(document.root.name in CONFIGURATION_TABLES for document in edited):
         topology = refresh_topology(connection)
+        connection.execute("UPDATE sync_held SET ready = 1 WHERE code = ?", (Code.NOT_COLLECTED,))
         edited += _copies_at_central(connection, catalogue, edited)
     writer = central_writer(connection)
     lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in edited if catalogue.members_of(d.root.name)}
@@ -190,9 +208,10 @@ def route_own(
             for r in routed
         ],
     )  # fmt: skip
-    for document in edited:
-        if document.entries not in kept:
-            forget(connection, document.entries)
+    done = [document for document in edited if document.entries not in kept]
+    for document in done:
+        forget(connection, document.entries)
+    let_go(connection, [(document.root.name, document.id) for document in done], CENTRAL_SITE)
     wake(connection, [(r.change.table.name, r.change.id) for r in routed])
     taken.moved = publish(connection, routed)
     taken.records = len(routed)
@@ -215,7 +234,9 @@ def _route(
         with applying(connection):
             for table, record_id in lost:
                 connection.execute(f"DELETE FROM {table} WHERE id = ?", (record_id,))
-    elif document.entries and all(present.is_unchanged(catalogue[table], record_id) for table, record_id in keys):
+    elif all(present.is_unchanged(catalogue[table], record_id) for table, record_id in keys) and set(
+        scopes_of(document.root, root_row, topology)
+    ) == set(scopes_in_force(connection, root_key)):
         return []
     state = present.states.get(root_key)
     if root_row is None and state is None:

@@ -47,6 +47,7 @@ class Rule(StrEnum):
     CONFIGURATION_BY_COMMAND = "sites and copies of stores are changed with central-node commands only"
     ID_REQUIRED = "a record needs an id, a text of 1 to 200 bytes"
     ID_IMMUTABLE = "the id of a record cannot change; delete the record and insert another"
+    ID_USED = "the id belongs to a record of another document or store, deleted or not; use a new id"
     STORE_IMMUTABLE = "a record cannot move to another store; delete it and insert another"
     PARENT_IMMUTABLE = "a line cannot move to another document; delete it and insert another"
     PARENT_REQUIRED = "a line needs its document in the same database; insert the document first"

@@ -11,7 +11,7 @@ Actions and the events they report:
     store_positions(Positions)      -> none
     ingest(Frame)                   -> frame_ingested(Ingested) | ingest_busy(Busy)
     load_page(Pace)                 -> page_loaded(PageLoaded)
-    load_wanted(Want)               -> wanted_loaded(PullFrame)
+    load_wanted(Want)               -> wanted_loaded([PullFrame])
     load_checkpoint(round)          -> checkpoint_loaded(PullCheckpoint | None: more has come meanwhile)
     note_positions(sequence)        -> none
     note_report(CheckpointReport)   -> none
@@ -125,6 +125,8 @@ class CentralMachine(Machine):
 
     def _on_ingest_busy(self, busy: tuple[session_pb2.Busy, Link]) -> list[Step]:
         """Nothing from this frame on was applied; frames behind it report nothing any more."""
+        if self._voided:  # a later part of the same window: the site has been told from where on
+            return []
         said, self._link = busy
         self._ingesting, self._voided, self._checkpoint_waiting = 0, True, None
         return [Send(session_pb2.CentralMessage(busy=said), urgent=True)]
@@ -171,8 +173,8 @@ class CentralMachine(Machine):
         self._dirty = self._dirty or not page.exhausted
         return [*(self._send_frame(page.frame) if page.frame is not None else []), *self._serve()]
 
-    def _on_wanted_loaded(self, frame: document_pb2.PullFrame) -> list[Step]:
-        return [*self._send_frame(frame), *self._serve()]
+    def _on_wanted_loaded(self, frames: list[document_pb2.PullFrame]) -> list[Step]:
+        return [*(step for frame in frames for step in self._send_frame(frame)), *self._serve()]
 
     def _send_frame(self, frame: document_pb2.PullFrame) -> list[Step]:
         self._sequence += 1

@@ -256,7 +256,10 @@ class SiteMachine(Machine):
         if self.state == "leaving":
             return []
         steps: list[Step] = [Send(session_pb2.SiteMessage(checkpoint_report=report), urgent=True)]
-        if self.stay or report.round < self.round or self._unacknowledged or self._loading or self._waiting:
+        if self.stay or report.round < self.round or self._unacknowledged or self._waiting:
+            return steps
+        if self._loading:  # what is being loaded may be nothing: the round that decides is still owed
+            self._sent_since_checkpoint = True
             return steps
         self.rounds_run += 1
         if self.rounds_run >= ROUNDS or not (self._moved or report.waiting_to_push):
@@ -274,7 +277,7 @@ class SiteMachine(Machine):
 
     def _on_round_wanted(self, _: None) -> list[Step]:
         """Somebody asked for another round of push and pull, even if nothing moves."""
-        if self.state != "exchanging" or self._answered < self.round or self._unacknowledged or self._loading:
+        if self.state != "exchanging":
             return []
         self._exhausted, self._sent_since_checkpoint = False, True
         return self._load()

@@ -51,7 +51,8 @@ def hold(
     waits = why.waits_for or ("", "")
     connection.execute(
         f"INSERT OR REPLACE INTO sync_held ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
-        (*key, site, *from_wire(document.version), *base, why.code, sentence(why.code, why.says), *waits, now,
+        (*key, site, *_storable(from_wire(document.version)), *_storable(base), why.code,
+         sentence(why.code, why.says), *waits, now,
          document.SerializeToString()),
     )  # fmt: skip
     return True
@@ -66,6 +67,11 @@ def hold_unreadable(
     for key, why in unreadable.items():
         document = document_pb2.Document(table=key[0], id=key[1])
         hold(connection, document, NEVER, site, Reason(Code.UNREADABLE, f"{key[0]} {key[1]}: {why}."), now)
+
+
+def _storable(version: Version) -> Version:
+    """A hostile peer's numbers may be larger than a column takes."""
+    return Version(*(min(number, (1 << 63) - 1) for number in version))
 
 
 def held_documents(connection: sqlite3.Connection, keys: Iterable[Key], site: int) -> dict[Key, Held]:

@@ -9,12 +9,12 @@ subscriber ask for the document (F8).
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2
 
-from engine.catalogue.codec import codec
+from engine.catalogue.codec import Unreadable, codec
 from engine.catalogue.model import Catalogue
 from engine.limits import COUNT_CAP, FRAME_BYTES
 from engine.session.frames import to_wire
@@ -180,12 +180,29 @@ def _document(
         elif receiver is not None and _wrote(state, receiver):
             record.hash = state.hash
         else:
-            record.content = codec(catalogue[key[0]]).encode(row, present.unknown(key))
+            try:
+                record.content = codec(catalogue[key[0]]).encode(row, present.unknown(key))
+            except Unreadable:
+                del document.records[-1]  # it is held here; when it is mended it gets a new position
     return document
 
 
 def _wrote(state: State, receiver: Writer) -> bool:
     return state.writer_site == receiver.site and state.writer_epoch == receiver.epoch
+
+
+def in_parts(documents: Sequence[document_pb2.Document]) -> Iterator[list[document_pb2.Document]]:
+    """Documents in groups of about FRAME_BYTES; one empty group where there are none."""
+    part: list[document_pb2.Document] = []
+    size = 0
+    for document in documents:
+        part.append(document)
+        size += document.ByteSize()
+        if size >= FRAME_BYTES:
+            yield part
+            part, size = [], 0
+    if part or not documents:
+        yield part
 
 
 def read_wanted(

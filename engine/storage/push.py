@@ -18,6 +18,7 @@ from engine.limits import FRAME_BYTES, FRAME_RECORDS
 from engine.rules.versions import NEVER, Version, next_version
 from engine.session.frames import Link, pack, to_wire
 from engine.storage.digests import DigestLedger
+from engine.storage.held import let_go
 from engine.storage.outbox import Edited, Present, edited_documents, every_change, forget, orphans
 from engine.storage.records import Change, Key, applying, members_of, read_meta, write_meta
 
@@ -82,6 +83,7 @@ def _cut_documents(
         except Unreadable as error:
             set_aside(connection, document, site, str(error), now)
             continue
+        let_go(connection, [(document.root.name, document.id)], site)
         if cut is None:
             forget(connection, document.entries)
             continue
@@ -333,7 +335,10 @@ def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[
         "DELETE FROM sync_in_flight WHERE table_name = ? AND id = ? AND frame <= ?",
         [(r[0], r[1], frame) for r in rows],
     )
-    connection.executemany("DELETE FROM sync_outcome WHERE root_table = ? AND root_id = ?", documents)
+    connection.executemany(
+        "DELETE FROM sync_outcome WHERE root_table = ? AND root_id = ? AND frame <= ?",
+        [(*document, frame) for document in documents],
+    )
     return len(rows)
 
 

@@ -212,6 +212,8 @@ def _agrees(connection: sqlite3.Connection, local: _Local, record: _Arrived, key
     state = local.states.get(key)
     if state is not None and state.version == record.version and state.hash == record.body.hash:
         return True
+    if state is not None and state.version.order > record.version.order:
+        return True  # an acknowledgement overtook the page: a later entry of the feed speaks of the newer version
     if not settle_echo(connection, record.root, record.version, me.site, me.epoch):
         return False
     local.states.update(read_states(connection, [key]))
@@ -224,7 +226,7 @@ def _judge(record: _Arrived, key: Key, local: _Local, kind: str | None, unreadab
     state = local.states.get(key)
     if key in local.pending or kind is None:
         return None
-    if state is not None and state.version.order > record.version.order and record.scope is not None:
+    if state is not None and state.version.order > record.version.order:
         return None
     try:
         change = _change(record, kind)

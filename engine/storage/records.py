@@ -79,9 +79,22 @@ def read_rows(connection: sqlite3.Connection, table: Table, ids: Sequence[str]) 
     columns = ", ".join(table.column_names)
     found: dict[str, Row] = {}
     for marks, part in chunks(ids):
-        for row in connection.execute(f"SELECT {columns} FROM {table.name} WHERE id IN ({marks})", part):
-            found[row[0]] = row
+        query = f"SELECT {columns} FROM {table.name} WHERE id IN ({marks})"
+        try:
+            rows = connection.execute(query, part).fetchall()
+        except sqlite3.OperationalError:
+            rows = _undecodable_rows(connection, query, part)
+        found.update((row[0], row) for row in rows)
     return found
+
+
+def _undecodable_rows(connection: sqlite3.Connection, query: str, values: Sequence[str]) -> list[Row]:
+    """Rows with text that is no UTF-8, which another program may have written: the codec then finds them unreadable."""
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    try:
+        return connection.execute(query, values).fetchall()
+    finally:
+        connection.text_factory = str
 
 
 def read_unknown(connection: sqlite3.Connection, table: Table, ids: Sequence[str]) -> dict[str, bytes]:

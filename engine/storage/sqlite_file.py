@@ -57,7 +57,10 @@ def checkpoint_if_due(writer: sqlite3.Connection, path: Path, pages: int = CHECK
     log = path.with_name(path.name + "-wal")
     if not log.exists() or log.stat().st_size < pages * 4096:
         return False
-    guard = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        guard = sqlite3.connect(path, timeout=0, isolation_level=None)
+    except sqlite3.OperationalError:
+        return False
     try:
         guard.execute("PRAGMA wal_autocheckpoint = 0")
         guard.execute("BEGIN IMMEDIATE")

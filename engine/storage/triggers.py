@@ -93,12 +93,25 @@ def _insert_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
     for rule, column in _routing_keys(table):
         other = f"SELECT 1 FROM {table.name} WHERE id = NEW.id AND {column} IS NOT NEW.{column}"
         yield _refuse(rule, f"EXISTS ({other})")
+    yield from _id_is_free(table)
     if table.final_column:
         yield _refuse(Rule.FINALISE_LAST, f"{_is_final(table, 'NEW')} AND NOT {exists}")
         was_final = f"SELECT 1 FROM {table.name} WHERE id = NEW.id AND {_is_final(table, table.name)}"
         yield _refuse(Rule.FINAL_IS_FINAL, f"NOT {_is_final(table, 'NEW')} AND EXISTS ({was_final})")
     yield from _parent_not_final(catalogue, table, "NEW")
     yield _refuse(Rule.VALUE_VALID, " OR ".join(_misfits(column, f"NEW.{column.name}") for column in table.columns))
+
+
+def _id_is_free(table: Table) -> Iterator[str]:
+    """A deleted record's id may come back in its own document or store only: elsewhere both would claim its history."""
+    this = f"table_name = '{table.name}' AND id = NEW.id"
+    if table.parent:
+        for known in ("sync_outbox", "sync_record"):
+            used = f"SELECT 1 FROM {known} WHERE {this} AND root_id IS NOT NEW.{table.parent_column}"
+            yield _refuse(Rule.ID_USED, f"EXISTS ({used})")
+    elif table.store_column and table.store_column != "id":
+        used = f"SELECT 1 FROM sync_outbox WHERE {this} AND store_id IS NOT NEW.{table.store_column}"
+        yield _refuse(Rule.ID_USED, f"EXISTS ({used})")
 
 
 def _update_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:

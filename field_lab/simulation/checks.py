@@ -1,4 +1,4 @@
-"""The invariants, asked of the databases themselves (peers.md section 5: I1-I3, I5, I7-I9 at any time, I4, I10 healed)."""
+"""The invariants I1 to I10, asked of the databases themselves: some at any moment, some once everything has healed."""
 
 import sqlite3
 from pathlib import Path
@@ -25,8 +25,8 @@ def check_node(path: Path) -> None:
 
 def _documents_are_whole(connection: sqlite3.Connection, path: Path) -> None:
     torn = connection.execute(
-        "SELECT id, comment, (SELECT count(*) FROM invoice_line AS l WHERE l.invoice_id = i.id) AS lines FROM invoice AS i"
-        " WHERE CAST(comment AS INTEGER) <> lines"
+        "SELECT id, comment, (SELECT count(*) FROM invoice_line AS l WHERE l.invoice_id = i.id) AS lines"
+        " FROM invoice AS i WHERE CAST(comment AS INTEGER) <> lines"
     ).fetchall()
     if torn:
         raise Broken(f"{path.name}: I5, torn documents {torn[:3]}")

@@ -1,7 +1,7 @@
 """A stream between a site and the central that delays, is cut, and may leave an end waiting for ever.
 
-Messages travel as bytes and are parsed again. Within a stream order is kept, and a cut loses a suffix in each direction;
-after a half-open cut an end hears nothing any more and is not told.
+Messages travel as bytes and are parsed again. Within a stream order is kept, and a cut loses a suffix in each
+direction; after a half-open cut an end hears nothing until its keepalive finds out.
 """
 
 import asyncio
@@ -14,6 +14,9 @@ from packhorse.sync.v1 import session_pb2
 
 from engine.errors import Code, Unavailable
 from engine.session.machine import Message
+
+KEEPALIVE_SECONDS = 30.0
+"""After this gRPC's keepalive tells an end of a link that went dead."""
 
 
 @dataclass
@@ -68,7 +71,7 @@ class _Direction:
                 await asyncio.sleep(max(0.0, found[0] - asyncio.get_running_loop().time()))
             if self.is_cut:
                 if self.is_silent:
-                    await asyncio.get_running_loop().create_future()
+                    await asyncio.sleep(KEEPALIVE_SECONDS)
                 return None
             if found is None:
                 return None

@@ -5,7 +5,7 @@ from typing import Any
 
 from packhorse.sync.v1 import session_pb2
 
-from engine.limits import CLOCK_WARNING_SECONDS
+from engine.limits import CLOCK_WARNING_SECONDS, DIFFERING_SCOPES
 from engine.reporting import capped, instant
 from engine.storage.held import held_count, held_list
 from engine.storage.outbox import waiting
@@ -64,9 +64,10 @@ def report_on(
     return session_pb2.CheckpointReport(
         round=checkpoint.round,
         in_agreement=agrees,
-        differing=differing[:20],
+        differing=differing[:DIFFERING_SCOPES],
         held=held,
         waiting_to_push=to_push,
+        comparable=comparable,
     )
 
 

@@ -589,6 +589,7 @@ class CheckpointReport(_message.Message):
     DIFFERING_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     WAITING_TO_PUSH_FIELD_NUMBER: _builtins.int
+    COMPARABLE_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """The round of that checkpoint."""
     in_agreement: _builtins.bool
@@ -597,6 +598,8 @@ class CheckpointReport(_message.Message):
     """Documents held at the site or known to be held at the central."""
     waiting_to_push: _builtins.int
     """Changes that wait at the site, capped at 10,001."""
+    comparable: _builtins.bool
+    """True: every feed of the checkpoint could be compared. Feeds that could not, or differ, are in the next one again."""
     @_builtins.property
     def differing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes whose digests were comparable and differ, at most 20."""
@@ -609,10 +612,11 @@ class CheckpointReport(_message.Message):
         differing: _abc.Iterable[_builtins.str] | None = ...,
         held: _builtins.int = ...,
         waiting_to_push: _builtins.int = ...,
+        comparable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["differing", b"differing", "held", b"held", "in_agreement", b"in_agreement", "round", b"round", "waiting_to_push", b"waiting_to_push"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparable", b"comparable", "differing", b"differing", "held", b"held", "in_agreement", b"in_agreement", "round", b"round", "waiting_to_push", b"waiting_to_push"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
