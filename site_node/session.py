@@ -190,9 +190,11 @@ class SiteSession:
             work = partial(cut_frame, catalogue=self._catalogue, site=self._me.site, now=int(time.time()), size=size)
             pending = await self._database.read(_has_pending)
             frame = await self._database.write(work) if pending else None
-            frames = [frame] if frame is not None else []
+            if frame is None:
+                return Event("frames_loaded", Loaded([], True, ended_here=pending))
+            frames = [frame]
         self.tally.resumed_frames += sum(1 for frame in frames if frame.number <= self._resumed_below)
-        return Event("frames_loaded", Loaded(frames, not frames))
+        return Event("frames_loaded", Loaded(frames, False))
 
     async def _do_store_acknowledgement(self, action: Action) -> Event:
         told: session_pb2.Acknowledgement = action.value

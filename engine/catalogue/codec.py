@@ -103,6 +103,9 @@ def _from_row(column: Column) -> Callable[[RowValue], RowValue]:
         return lambda value: numbers[str(value)] if value in numbers else int(str(value))
     if column.type is ColumnType.BOOLEAN:
         return bool
+    if column.type is ColumnType.DECIMAL and not column.optional:
+        # The default is left out, as of every field: an older program that does not know the field hashes alike.
+        return lambda value: "" if value == "0" else value
     return lambda value: value
 
 

@@ -1,5 +1,6 @@
 """Reads the catalogue from protobuf descriptors. A table is added by a message in packhorse/records, not here."""
 
+import re
 from collections.abc import Iterable
 from functools import cache
 
@@ -23,14 +24,12 @@ _FORMATS: dict[int, ColumnType] = {
     options_pb2.FORMAT_DATE: ColumnType.DATE,
     options_pb2.FORMAT_TIME: ColumnType.TIME,
 }
-_INTEGERS = frozenset(
-    (
-        FieldDescriptor.TYPE_INT32,
-        FieldDescriptor.TYPE_INT64,
-        FieldDescriptor.TYPE_UINT32,
-        FieldDescriptor.TYPE_UINT64,
-    )
-)
+_INTEGERS: dict[int, tuple[int, int]] = {
+    FieldDescriptor.TYPE_INT32: (-(1 << 31), (1 << 31) - 1),
+    FieldDescriptor.TYPE_INT64: (-(1 << 63), (1 << 63) - 1),
+    FieldDescriptor.TYPE_UINT32: (0, (1 << 32) - 1),
+    FieldDescriptor.TYPE_UINT64: (0, (1 << 63) - 1),  # what a column of SQLite can hold
+}
 
 
 @cache
@@ -53,14 +52,22 @@ def catalogue_of(files: Iterable[FileDescriptor]) -> Catalogue:
     names = [table.name for table in tables]
     if len(names) != len(set(names)):
         raise ValueError("two messages have the same table name")
-    return Catalogue(in_dependency_order(tables))
+    ordered = in_dependency_order(tables)
+    for table in ordered.values():
+        if table.parent and table.kind is not ordered[table.parent].kind:
+            raise ValueError(f"{table.name}: a member has the kind of its root, {table.parent}")
+    return Catalogue(ordered)
 
 
 def _table(message: Descriptor) -> Table:
     options = message.GetOptions().Extensions[options_pb2.table]
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", options.name):
+        raise ValueError(f"{message.name}: the table needs a name in snake_case, not {options.name!r}")
+    if options.kind == options_pb2.KIND_UNSPECIFIED:
+        raise ValueError(f"{message.name}: the table needs a kind")
     columns = tuple(_column(field) for field in message.fields)
     by_name = {column.name: column for column in columns}
-    if columns[0].name != "id" or columns[0].number != 1 or columns[0].type is not ColumnType.TEXT:
+    if not columns or columns[0].name != "id" or columns[0].number != 1 or columns[0].type is not ColumnType.TEXT:
         raise ValueError(f"{message.name}: the first field must be `string id = 1`")
     for used in (options.store_column, options.parent_column, options.final_when.column):
         if used and used not in by_name:
@@ -68,6 +75,12 @@ def _table(message: Descriptor) -> Table:
     kind = Kind(options_pb2.Kind.Name(options.kind).removeprefix("KIND_").lower())
     if not options.parent_column and kind in (Kind.STORE, Kind.CENTRAL_STORE) and not options.store_column:
         raise ValueError(f"{message.name}: a root table of kind {kind} needs store_column")
+    if options.parent_column and not by_name[options.parent_column].refers_to:
+        raise ValueError(
+            f"{message.name}: {options.parent_column} names the parent, so it refers to the parent's table"
+        )
+    if options.final_when.column and not options.final_when.words:
+        raise ValueError(f"{message.name}: final_when needs the words that are final")
     return Table(
         name=options.name,
         kind=kind,
@@ -83,6 +96,7 @@ def _table(message: Descriptor) -> Table:
 
 
 def _column(field: FieldDescriptor) -> Column:
+    least, most = _INTEGERS.get(field.type, (0, 0))
     options = field.GetOptions().Extensions[options_pb2.column]
     return Column(
         name=field.name,
@@ -92,6 +106,8 @@ def _column(field: FieldDescriptor) -> Column:
         words=_words(field.enum_type) if field.enum_type else {},
         refers_to=options.refers_to,
         required=options.required,
+        least=least,
+        most=most,
     )
 
 

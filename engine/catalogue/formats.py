@@ -47,9 +47,9 @@ def _text(_column: Column, text: str) -> RowValue:
     return text
 
 
-def _integer(_column: Column, text: str) -> RowValue:
-    if not re.fullmatch(r"[+-]?[0-9]{1,19}", text) or not -(2**63) <= int(text) < 2**63:
-        raise ValueError("a whole number")
+def _integer(column: Column, text: str) -> RowValue:
+    if not re.fullmatch(r"[+-]?[0-9]{1,19}", text, re.ASCII) or not column.least <= int(text) <= column.most:
+        raise ValueError(f"a whole number from {column.least} to {column.most}")
     return int(text)
 
 

@@ -53,6 +53,10 @@ class Column:
     """For a column of words: enum number -> word."""
     refers_to: str = ""
     required: bool = False
+    least: int = -(1 << 63)
+    """Smallest value of a column of whole numbers."""
+    most: int = (1 << 63) - 1
+    """Greatest value of a column of whole numbers."""
 
     @property
     def default(self) -> RowValue:

@@ -64,6 +64,8 @@ class Loaded:
 
     frames: list[document_pb2.Frame]
     exhausted: bool
+    ended_here: bool = False
+    """Changes that waited turned out to be none, or cannot be sent: what waits is less than the last report said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ class SiteMachine(Machine):
             self._sent_since_checkpoint = self._moved = True
             steps.append(Send(session_pb2.SiteMessage(frame=frame)))
         self._exhausted = loaded.exhausted
+        self._sent_since_checkpoint |= loaded.ended_here
         return [*steps, *(self._checkpoint() if self._exhausted else self._load())]
 
     def _checkpoint(self) -> list[Step]:

@@ -5,6 +5,8 @@ id are updated in the columns that the file has.
 """
 
 import csv
+import io
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,6 @@ from typing import Any
 
 from engine.catalogue.formats import parse
 from engine.catalogue.model import Catalogue, Column, RowValue, Table
-from engine.directory import as_directory_errors
 from engine.errors import Code, Refused
 from engine.limits import ID_BYTES_MAX
 
@@ -39,8 +40,9 @@ class _Problems:
         self._path = path
         self.found: list[str] = []
 
-    def add(self, line: int, what: str) -> None:
-        self.found.append(f"line {line}: {what}")
+    def add(self, where: str, what: str) -> None:
+        """One more; `where` is a line or an option."""
+        self.found.append(f"{where}: {what}")
 
     def refuse(self) -> None:
         if self.found:
@@ -85,7 +87,7 @@ def read_import(
             continue
         read += 1
         if len(fields) != len(header):
-            problems.add(number, f"{len(fields)} fields, the header has {len(header)}")
+            problems.add(f"line {number}", f"{len(fields)} fields, the header has {len(header)}")
             continue
         row = (*(_value(column, fields[at], number, problems) for column, at in used), *fixed)
         rank = fields[header.index(last_wins)] if last_wins else ""
@@ -102,21 +104,25 @@ def _table(catalogue: Catalogue, name: str, columns: Sequence[str]) -> Table:
         known = ", ".join(sorted(table.name for table in catalogue))
         raise Refused(Code.CSV_WRONG, f"There is no table {name!r}; the tables are {known}.")
     for column in columns:
+        if columns.count(column) > 1:
+            raise Refused(Code.CSV_WRONG, f"The column {column} is both mapped and set.")
         if column not in catalogue[name].index:
             raise Refused(Code.CSV_WRONG, f"{name} has no column {column!r}.")
     return catalogue[name]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    with as_directory_errors(path.parent):
+    try:
         content = path.read_bytes()
+    except OSError as error:
+        raise Refused(Code.CSV_WRONG, f"{path} cannot be read ({os.strerror(error.errno or 0)}).") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise Refused(Code.CSV_WRONG, f"{path.name}: line {line}: the file is not UTF-8.") from error
     csv.field_size_limit(_FIELD_BYTES_MAX)
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
     try:
         for fields in reader:
@@ -158,7 +164,7 @@ def _value(column: Column, text: str, line: int, problems: _Problems) -> RowValu
         if column.name == "id" and not 1 <= len(text.encode()) <= ID_BYTES_MAX:
             raise ValueError(f"a text of 1 to {ID_BYTES_MAX} bytes")
     except ValueError as error:
-        problems.add(line, f"column {column.name}: {text[:60]!r} is not {error}")
+        problems.add(f"line {line}" if line else "--set", f"column {column.name}: {text[:60]!r} is not {error}")
         return None
     return value
 
@@ -171,21 +177,24 @@ def _keep(
     rank: str,
     problems: _Problems,
 ) -> None:
+    if row[id_at] is None:  # it was found wrong already
+        return
     record_id = str(row[id_at])
     earlier = found.get(record_id)
     if earlier is None:
         found[record_id] = (number, row, rank)
     elif not rank and not earlier[2]:
-        problems.add(number, f"the id {record_id!r} stands in line {earlier[0]} already")
+        problems.add(f"line {number}", f"the id {record_id!r} stands in line {earlier[0]} already")
     elif _rank(rank) >= _rank(earlier[2]):
         found[record_id] = (number, row, rank)
 
 
 def _rank(text: str) -> tuple[int, Decimal, str]:
     try:
-        return (1, Decimal(text), "")
+        number = Decimal(text)
     except InvalidOperation:
         return (0, Decimal(0), text)
+    return (1, number, "") if number.is_finite() else (0, Decimal(0), text)
 
 
 def write_import(connection: sqlite3.Connection, plan: ImportPlan) -> dict[str, Any]:
@@ -195,13 +204,18 @@ def write_import(connection: sqlite3.Connection, plan: ImportPlan) -> dict[str, 
         Refused: EDIT_REFUSED with the line whose record the rules do not let this node edit.
     """
     marks = ", ".join("?" * len(plan.columns))
-    updates = ", ".join(f"{name} = excluded.{name}" for name in plan.columns if name != "id")
-    action = f"DO UPDATE SET {updates}" if updates else "DO NOTHING"
-    statement = f"INSERT INTO {plan.table.name} ({', '.join(plan.columns)}) VALUES ({marks}) ON CONFLICT (id) {action}"
+    others = [name for name in plan.columns if name != "id"]
+    insert = f"INSERT INTO {plan.table.name} ({', '.join(plan.columns)}) VALUES ({marks})"
+    update = f"UPDATE {plan.table.name} SET {', '.join(f'{name} = :{name}' for name in others)} WHERE id = :id"
     line = 0
     try:
         for line, row in zip(plan.lines, plan.rows, strict=True):  # noqa: B007 - named in the error
-            connection.execute(statement, row)
+            values = dict(zip(plan.columns, row, strict=True))
+            there = connection.execute(f"SELECT 1 FROM {plan.table.name} WHERE id = :id", values).fetchone()
+            if there is None:
+                connection.execute(insert, row)
+            elif others:
+                connection.execute(update, values)
     except sqlite3.IntegrityError as error:
         text = str(error).removeprefix("Packhorse: ")
         raise Refused(Code.EDIT_REFUSED, f"Line {line}: {text}") from error

@@ -109,6 +109,10 @@ def _cut(
     last_given = max(acknowledged, more.in_flight or NEVER, key=lambda version: version.order)
     whole = bool(more.disposition) or (more.in_flight is None and (state is None or state.deleted))
     base = acknowledged if more.disposition else (more.in_flight or acknowledged)
+    if lost and present.row(root_key) is None:
+        with applying(connection):
+            for table, record_id in lost:
+                connection.execute(f"DELETE FROM {table} WHERE id = ?", (record_id,))
     if more == _NOTHING and all(
         present.is_unchanged(catalogue[table], record_id) for table, record_id, _ in [*document.entries, (*root_key, 0)]
     ):
@@ -118,9 +122,6 @@ def _cut(
     root_row = present.row(root_key)
     if root_row is None:
         keys |= dict.fromkeys(lost)
-        with applying(connection):
-            for table, record_id in lost:
-                connection.execute(f"DELETE FROM {table} WHERE id = ?", (record_id,))
     elif whole:
         members = catalogue.members_of(document.root.name)
         every = [(member.name, row) for member in members for row in members_of(connection, member, document.id)]

@@ -8,8 +8,10 @@ added, nothing is ever dropped. Triggers are compared by their text and made aga
 import sqlite3
 from collections.abc import Callable
 
+from engine.catalogue.codec import codec
 from engine.catalogue.model import Catalogue, Column, Table
 from engine.errors import Code, Refused
+from engine.storage.records import applying, read_rows
 from engine.storage.triggers import triggers_of
 
 APPLICATION_ID = 0x50414B48
@@ -139,13 +141,14 @@ def prepare(connection: sqlite3.Connection, catalogue: Catalogue, more: tuple[st
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     if version > len(MIGRATIONS):
         raise Refused(Code.DATABASE_NEWER, f"The database has schema {version}, this program knows {len(MIGRATIONS)}.")
-    if version and application != APPLICATION_ID:
+    is_empty = connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None
+    if application != APPLICATION_ID and not (version == application == 0 and is_empty):
         raise Refused(Code.DATABASE_DAMAGED, "The file node.db is no Packhorse database.")
     for number in range(version + 1, len(MIGRATIONS) + 1):
         _in_transaction(connection, lambda number=number: _migrate(connection, number))  # type: ignore[misc]
     missing = _missing(connection, catalogue, more)
     if missing:
-        _in_transaction(connection, lambda: _make(connection, missing, note=version > 0))
+        _in_transaction(connection, lambda: _make(connection, catalogue, missing, note=version > 0))
     return bool(missing) and version > 0
 
 
@@ -156,12 +159,14 @@ def schema_is_whole(connection: sqlite3.Connection, catalogue: Catalogue) -> boo
 
 def repair_schema(connection: sqlite3.Connection, catalogue: Catalogue) -> None:
     """Makes again what is missing or changed, inside the caller's write transaction, and notes it for `status`."""
-    _make(connection, _missing(connection, catalogue, ()), note=True)
+    _make(connection, catalogue, _missing(connection, catalogue, ()), note=True)
 
 
-def _make(connection: sqlite3.Connection, statements: list[str], note: bool) -> None:
+def _make(connection: sqlite3.Connection, catalogue: Catalogue, statements: list[str], note: bool) -> None:
     for statement in statements:
         connection.execute(statement)
+    for name in sorted({statement.split()[2] for statement in statements if statement.startswith("ALTER TABLE")}):
+        _adopt_unknown(connection, catalogue[name])
     if note:
         words = (statement.split() for statement in statements if not statement.startswith("DROP"))
         names = sorted({word[2] for word in words})
@@ -169,6 +174,21 @@ def _make(connection: sqlite3.Connection, statements: list[str], note: bool) -> 
             "INSERT OR REPLACE INTO sync_status VALUES ('schema_repaired', datetime() || ' UTC: ' || ?)",
             (", ".join(names),),
         )
+
+
+def _adopt_unknown(connection: sqlite3.Connection, table: Table) -> None:
+    """Moves fields that were kept beside rows into the columns that this program has for them."""
+    kept = dict(connection.execute("SELECT id, fields FROM sync_unknown WHERE table_name = ?", (table.name,)))
+    rows, left = [], []
+    for record_id, row in read_rows(connection, table, list(kept)).items():
+        decoded = codec(table).decode(codec(table).encode(row) + kept[record_id])
+        rows.append((*decoded.row[1:], record_id))
+        left.append((decoded.unknown, table.name, record_id))
+    updates = ", ".join(f"{name} = ?" for name in table.column_names[1:])
+    with applying(connection):
+        connection.executemany(f"UPDATE {table.name} SET {updates} WHERE id = ?", rows)
+    connection.executemany("UPDATE sync_unknown SET fields = ? WHERE table_name = ? AND id = ?", left)
+    connection.execute("DELETE FROM sync_unknown WHERE fields = x''")
 
 
 def _in_transaction(connection: sqlite3.Connection, work: Callable[[], object]) -> None:
@@ -222,7 +242,8 @@ def _name_in(statement: str) -> str:
 
 def _create(table: Table) -> list[str]:
     columns = ",\n    ".join(_column(column) for column in table.columns)
-    statements = [f"CREATE TABLE {table.name} (\n    {columns})"]
+    # Without a rowid, which would be a second unique key that OR REPLACE can hit.
+    statements = [f"CREATE TABLE {table.name} (\n    {columns}) WITHOUT ROWID"]
     if table.parent_column:
         statements.append(f"CREATE INDEX {table.name}_{table.parent_column} ON {table.name} ({table.parent_column})")
     elif table.store_column and table.store_column != "id":

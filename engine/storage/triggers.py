@@ -15,9 +15,10 @@ needs no care. With it on, the delete triggers of the replaced row fire between 
 root must not take its lines along then. BEFORE INSERT therefore marks the id that is there already, with the values
 of total_changes() and changes(); in BEFORE DELETE of the same statement the former has grown by exactly the marking
 itself and the latter is unchanged, in a later statement it is not so (but for a delete straight after an INSERT OR
-IGNORE of the same id that changed nothing). Whether recursive triggers are on is found by a table whose trigger
-updates itself: it fires once or twice. Whatever is misjudged in the case in brackets only leaves lines without a
-document, and the engine deletes those when it takes the change out of the outbox.
+IGNORE of the same id that changed nothing). Whether recursive triggers are on is found by a table whose trigger updates
+itself: it fires once or twice. Whatever is misjudged in the case in brackets only leaves lines without a document, and
+the engine deletes those when it takes the change out of the outbox; that a final document is never deleted by such a
+mistake costs that a final header cannot be replaced, only updated, while recursive triggers are on.
 """
 
 from collections.abc import Iterator
@@ -137,9 +138,8 @@ def _delete_checks(catalogue: Catalogue, table: Table, has_members: bool) -> Ite
         yield f"UPDATE sync_flag SET is_replacing = ({mark} AND {same_statement})"
         yield "UPDATE sync_probe SET depth = 0"
         yield "UPDATE sync_flag SET is_replacing = is_replacing AND (SELECT depth = 2 FROM sync_probe)"
-    if table.final_column:
-        replacing = f" AND NOT {_IS_REPLACING}" if has_members else ""
-        yield _refuse(Rule.FINAL_IS_FINAL, _is_final(table, "OLD") + replacing)
+    if table.final_column:  # also what only looks like a replacing: a final document is never deleted by mistake
+        yield _refuse(Rule.FINAL_IS_FINAL, _is_final(table, "OLD"))
     yield from _parent_not_final(catalogue, table, "OLD")
     for member in catalogue.members_of(table.name):
         yield f"DELETE FROM {member.name} WHERE {member.parent_column} = OLD.id AND NOT {_IS_REPLACING}"
@@ -201,7 +201,7 @@ def _misfits(column: Column, value: str) -> str:
         case ColumnType.TEXT:
             misfit = f"typeof({value}) <> 'text'"
         case ColumnType.INTEGER:
-            misfit = f"typeof({value}) <> 'integer'"
+            misfit = f"typeof({value}) <> 'integer' OR {value} NOT BETWEEN {column.least} AND {column.most}"
         case ColumnType.BOOLEAN:
             misfit = f"typeof({value}) <> 'integer' OR {value} NOT IN (0, 1)"
         case ColumnType.WORD:
@@ -211,10 +211,18 @@ def _misfits(column: Column, value: str) -> str:
             # The second date() is there because the first takes 30 February as it is.
             misfit = f"{value} NOT GLOB '????-??-??' OR date({value}, '+0 days') IS NOT {value}"
         case ColumnType.TIME:
-            misfit = f"{value} NOT GLOB '????-??-??T??:??:??*Z' OR datetime({value}) IS NULL"
+            day, hour, rest = f"substr({value}, 1, 10)", f"substr({value}, 12, 2)", f"substr({value}, 20)"
+            misfit = (
+                f"{value} NOT GLOB '????-??-??T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]*Z' OR {hour} > '23'"
+                f" OR date({day}, '+0 days') IS NOT {day} OR length({value}) > 27"
+                f" OR ({rest} <> 'Z' AND ({rest} NOT GLOB '.[0-9]*Z' OR rtrim({rest}, 'Z') GLOB '.*[^0-9]*'))"
+                f" OR instr({value}, 'Z') <> length({value})"
+            )
         case ColumnType.DECIMAL:
             misfit = (
                 f"typeof({value}) <> 'text' OR {value} GLOB '*[^0-9.-]*' OR {value} NOT GLOB '*[0-9]' "
                 f"OR ltrim({value}, '-') NOT GLOB '[0-9]*' OR substr({value}, 2) GLOB '*-*' OR {value} GLOB '*.*.*'"
             )
+    if column.type.sql == "TEXT":
+        misfit = f"{misfit} OR instr({value}, char(0)) > 0"
     return f"({value} IS NOT NULL AND ({misfit}))" if column.optional else f"({misfit})"

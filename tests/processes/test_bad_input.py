@@ -122,9 +122,7 @@ async def test_imports_and_assignments_that_do_not_fit(country: Country, tmp_pat
     done = await site.command("import", "DIR", "item", str(file))
     assert_refused(done, Code.EDIT_REFUSED)
     assert "CENTRAL_DATA_ON_PRIMARY" in done.stderr
-    assert_refused(
-        await country.central.command("import", "DIR", "item", str(tmp_path / "no.csv")), Code.DIRECTORY_WRONG
-    )
+    assert_refused(await country.central.command("import", "DIR", "item", str(tmp_path / "no.csv")), Code.CSV_WRONG)
     assert_refused(await country.central.command("import", "DIR", "itme", str(file)), Code.CSV_WRONG)
     assert_refused(await country.assign("no-such-store", 2), Code.STORE_UNKNOWN)
     assert_refused(await country.assign(BADILI, 99), Code.SITE_UNKNOWN)

@@ -48,5 +48,5 @@ EVERY_PAIR = tuple(
     for bit in (0, 1)
 )
 """Eight combinations in which any two settings take every pair of values."""
-RECURSION = (Settings(recursive_triggers=0), Settings(recursive_triggers=1))
+RECURSION = {"recursion off": Settings(recursive_triggers=0), "recursion on": Settings(recursive_triggers=1)}
 """For what only depends on the setting that decides whether INSERT OR REPLACE fires delete triggers."""

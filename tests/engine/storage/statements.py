@@ -10,7 +10,7 @@ from engine.storage.records import Key
 from tests.engine.storage.nodes import Contents, edited_column, members_in
 
 CLAUSES = ("", "OR REPLACE ", "OR IGNORE ", "OR ABORT ", "OR FAIL ", "OR ROLLBACK ")
-INSERTS = tuple(f"INSERT {clause}INTO" for clause in CLAUSES) + ("REPLACE INTO",)
+INSERTS = (*(f"INSERT {clause}INTO" for clause in CLAUSES), "REPLACE INTO")
 UPDATES = tuple(f"UPDATE {clause}".rstrip() for clause in CLAUSES)
 
 
