@@ -9,7 +9,6 @@ The loop cannot end but by being cancelled. Whatever goes wrong becomes a plain 
 
 import asyncio
 import random
-import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -38,6 +37,7 @@ from engine.session.machine import Event, Message
 from engine.session.pace import Pace
 from engine.storage.database import Database
 from engine.storage.integrity import sweep_rows, sweep_unknown_rows
+from engine.storage.outbox import has_pushable
 from engine.storage.records import Writer, read_meta
 from engine.storage.schema import repair_schema, schema_is_whole
 from site_node.session import SiteSession, Tally
@@ -255,7 +255,7 @@ class SiteNode:
             version = await self.database.data_version()
             if version != seen:
                 seen, quiet = version, WATCH_SECONDS_BUSY
-                if self._session is not None and await self.database.read(_has_pending):
+                if self._session is not None and await self.database.read(has_pushable):
                     session = self._session
                     if session is not None:
                         session.post(Event("changed"))
@@ -270,7 +270,3 @@ def _link_state(error: PackhorseError | None) -> str:
     if error.code in _BROKEN:
         return "lineage_broken"
     return "refused" if error.code in _REFUSED else "offline"
-
-
-def _has_pending(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM sync_outbox WHERE token <> framed_token LIMIT 1").fetchone() is not None

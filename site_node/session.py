@@ -21,7 +21,7 @@ from engine.session.machine import Action, Event, Message
 from engine.session.pace import Pace
 from engine.session.site_machine import Loaded, PullStored, SiteMachine, Stored, Wanted
 from engine.storage.database import Database
-from engine.storage.outbox import waiting
+from engine.storage.outbox import has_pushable, waiting
 from engine.storage.positions import compare, positions_hash, read_positions, sweep_left
 from engine.storage.push import (
     cut_frame,
@@ -188,7 +188,7 @@ class SiteSession:
         if not frames:
             size = (wanted.records, wanted.size_bytes)
             work = partial(cut_frame, catalogue=self._catalogue, site=self._me.site, now=int(time.time()), size=size)
-            pending = await self._database.read(_has_pending)
+            pending = await self._database.read(has_pushable)
             frame = await self._database.write(work) if pending else None
             if frame is None:
                 return Event("frames_loaded", Loaded([], True, ended_here=pending))
@@ -267,7 +267,3 @@ class SiteSession:
     async def _wait(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self.post(Event("waited"))
-
-
-def _has_pending(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM sync_outbox WHERE token <> framed_token LIMIT 1").fetchone() is not None

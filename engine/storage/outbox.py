@@ -51,6 +51,11 @@ def waiting(connection: sqlite3.Connection, cap: int = COUNT_CAP) -> int:
     return int(connection.execute(query).fetchone()[0])
 
 
+def has_pushable(connection: sqlite3.Connection) -> bool:
+    """Whether something waits that can go into a frame now."""
+    return connection.execute(f"SELECT 1 FROM sync_outbox WHERE {_PUSHED} LIMIT 1").fetchone() is not None
+
+
 def edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, records: int) -> list[Edited]:
     """The documents edited first, with about that many records; each with all its changes, in dependency order."""
     rows = connection.execute(
