@@ -223,14 +223,16 @@ class CentralSession:
         catalogue, scopes = self._node.catalogue, frozenset(self._cursors)
         roots = [(key.table, key.id) for key in action.value.documents]
 
-        def load(connection: sqlite3.Connection) -> list[tuple[bytes, bytes]]:
-            wanted = read_wanted(connection, catalogue, roots, scopes)
-            return [pack(document_pb2.PullBody(wanted=part)) for part in in_parts(wanted)]
+        def load(connection: sqlite3.Connection) -> tuple[bytes, bytes, list[document_pb2.RecordKey]]:
+            first, *others = in_parts(read_wanted(connection, catalogue, roots, scopes))
+            later = [document_pb2.RecordKey(table=d.table, id=d.id) for part in others for d in part]
+            return *pack(document_pb2.PullBody(wanted=first)), later
 
-        packed = await self._read_routed(load)
-        self._under_way.extend({} for _ in packed)
-        frames = [document_pb2.PullFrame(body=body, hash=body_hash) for body, body_hash in packed]
-        return Event("wanted_loaded", frames)
+        body, body_hash, later = await self._read_routed(load)
+        if later:  # what does not fit into one frame is as if it had been asked for again
+            self.post(Event("want", session_pb2.Want(documents=later)))
+        self._under_way.append({})
+        return Event("wanted_loaded", document_pb2.PullFrame(body=body, hash=body_hash))
 
     async def _read_routed(self, work: Work[Result]) -> Result:
         """Reads in a snapshot in which every edit of the central's own has its version: content and version belong

@@ -47,6 +47,7 @@ class Driver:
         self._work: asyncio.Queue[Action] = asyncio.Queue()
         self._finished: asyncio.Future[Finish] = asyncio.get_running_loop().create_future()
         self._heard = asyncio.get_running_loop().time()
+        self._is_broken = False
 
     def post(self, event: Event) -> None:
         """Tells the machine of something that happened, and starts what follows from it."""
@@ -65,6 +66,8 @@ class Driver:
         try:
             finish = await asyncio.shield(self._finished)
             try:
+                if finish.error is None:  # what was said before the goodbye is done
+                    await asyncio.wait_for(self._work.join(), _FLUSH_SECONDS)
                 await asyncio.wait_for(self._outgoing.join(), _FLUSH_SECONDS)
             except TimeoutError:
                 pass  # the peer does not read any more: it learns the end from the stream
@@ -112,18 +115,26 @@ class Driver:
         while True:
             *_, message = await self._outgoing.get()
             try:
-                await self._send(message)
-                self._trace("sent", message)
-            except Unavailable as error:
-                self.post(Event("cut" if error.code is Code.LINK_CUT else "failed", error))
+                if not self._is_broken:
+                    await self._send(message)
+                    self._trace("sent", message)
+            except Unavailable:
+                # What the peer said last may still be unread: the reader finds the end, and the reason, by itself.
+                if not self._is_broken:
+                    self._is_broken = True
+                    asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.post, Event("cut"))
             finally:
                 self._outgoing.task_done()
 
     async def _act(self) -> None:
         while True:
-            event = await self._perform(await self._work.get())
-            if event is not None:
-                self.post(event)
+            action = await self._work.get()
+            try:
+                event = await self._perform(action)
+                if event is not None:
+                    self.post(event)
+            finally:
+                self._work.task_done()
 
     async def _watch(self) -> None:
         while True:

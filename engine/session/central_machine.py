@@ -11,12 +11,13 @@ Actions and the events they report:
     store_positions(Positions)      -> none
     ingest(Frame)                   -> frame_ingested(Ingested) | ingest_busy(Busy)
     load_page(Pace)                 -> page_loaded(PageLoaded)
-    load_wanted(Want)               -> wanted_loaded([PullFrame])
+    load_wanted(Want)               -> wanted_loaded(PullFrame)
     load_checkpoint(round)          -> checkpoint_loaded(PullCheckpoint | None: more has come meanwhile)
     note_positions(sequence)        -> none
     note_report(CheckpointReport)   -> none
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,8 +32,9 @@ from engine.session.pace import Pace
 
 _ENDS = {"goodbye": ("closed",), "cut": ("closed",), "silence": ("closed",), "failed": ("closed",),
          "drain": ("closed",)}  # fmt: skip
-_INGEST = ("frame", "frame_ingested", "ingest_busy", "positions")
-_SERVE = ("pull_acknowledgement", "checkpoint_report", "want", "page_loaded", "wanted_loaded", "checkpoint_loaded")
+_WANTS_WAITING = 1_000
+_INGEST = ("frame", "frame_ingested", "ingest_busy", "positions", "want")
+_SERVE = ("pull_acknowledgement", "checkpoint_report", "page_loaded", "wanted_loaded", "checkpoint_loaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ class CentralMachine(Machine):
         self._voided = False
         self._checkpoint_waiting: session_pb2.PushCheckpoint | None = None
         self._positions_awaited = False
-        self._round = 0
+        self._announced = self._round = 0
+        self._wants: deque[session_pb2.Want] = deque()
         self._loading = False
         self._dirty = False
         self._owed = False
@@ -77,6 +80,8 @@ class CentralMachine(Machine):
     @property
     def waits(self) -> bool:
         """See Machine."""
+        if self._voided:  # the site was asked for silence
+            return False
         if self.state in ("awaiting", "receiving"):
             return not self._ingesting
         return self.state == "serving" and self._acknowledged < self._sequence
@@ -132,9 +137,9 @@ class CentralMachine(Machine):
         return [Send(session_pb2.CentralMessage(busy=said), urgent=True)]
 
     def _on_push_checkpoint(self, checkpoint: session_pb2.PushCheckpoint) -> list[Step]:
-        if checkpoint.round != self._round + 1 or self._positions_awaited:
-            return self._broken(f"Push checkpoint {checkpoint.round} came after {self._round}.")
-        self._round = checkpoint.round
+        if checkpoint.round != self._announced + 1 or self._positions_awaited:
+            return self._broken(f"Push checkpoint {checkpoint.round} came after {self._announced}.")
+        self._announced = checkpoint.round
         if self._voided:  # the site answers Busy by sending the frames and another checkpoint
             return []
         self._checkpoint_waiting = checkpoint
@@ -143,7 +148,8 @@ class CentralMachine(Machine):
     def _take_checkpoint(self) -> list[Step]:
         if self._checkpoint_waiting is None or self._ingesting:
             return []
-        self._checkpoint_waiting = None
+        # Only now: a round is answered after its frames.
+        self._round, self._checkpoint_waiting = self._checkpoint_waiting.round, None
         self.state = "serving"
         self._owed = self._dirty = True
         return self._serve()
@@ -153,9 +159,12 @@ class CentralMachine(Machine):
     def _serve(self) -> list[Step]:
         if self._loading or self.state != "serving":
             return []
-        if self._dirty:
+        if self._dirty or self._wants:
             if self._sequence - self._acknowledged >= min(self._limits.window_frames, self._pace.window):
                 return []
+            if self._wants:
+                self._loading = True
+                return [Action("load_wanted", self._wants.popleft())]
             # Cleared before the page is read: what moves from now on is seen by the next one.
             self._loading, self._dirty = True, False
             return [Action("load_page", self._pace)]
@@ -173,8 +182,9 @@ class CentralMachine(Machine):
         self._dirty = self._dirty or not page.exhausted
         return [*(self._send_frame(page.frame) if page.frame is not None else []), *self._serve()]
 
-    def _on_wanted_loaded(self, frames: list[document_pb2.PullFrame]) -> list[Step]:
-        return [*(step for frame in frames for step in self._send_frame(frame)), *self._serve()]
+    def _on_wanted_loaded(self, frame: document_pb2.PullFrame) -> list[Step]:
+        self._loading = False
+        return [*self._send_frame(frame), *self._serve()]
 
     def _send_frame(self, frame: document_pb2.PullFrame) -> list[Step]:
         self._sequence += 1
@@ -203,7 +213,10 @@ class CentralMachine(Machine):
     def _on_want(self, want: session_pb2.Want) -> list[Step]:
         if len(want.documents) > WANT_DOCUMENTS:
             return self._broken(f"More than {WANT_DOCUMENTS} documents were asked for at once.")
-        return [Action("load_wanted", want)]
+        if len(self._wants) >= _WANTS_WAITING:
+            return self._broken("More was asked for than is kept in mind.")
+        self._wants.append(want)
+        return self._serve()
 
     def _on_cut(self, _: None) -> list[Step]:
         self._lose()
@@ -212,6 +225,11 @@ class CentralMachine(Machine):
     def _on_silence(self, _: None) -> list[Step]:
         self._lose()
         return super()._on_silence(_)
+
+    def _on_failed(self, error: PackhorseError) -> list[Step]:
+        if error.code is Code.SUPERSEDED:  # the site is back before the cut was noticed here
+            self._lose()
+        return super()._on_failed(error)
 
     def _lose(self) -> None:
         if self._acknowledged < self._sequence:

@@ -108,7 +108,8 @@ class SiteMachine(Machine):
         self._last_sent = 0
         self._loading = self._exhausted = self._waiting = False
         self._sent_since_checkpoint = self._moved = False
-        self._answered = self._storing = 0
+        self._answered = self._storing = self._storing_pulls = 0
+        self._changed = self._load_is_void = False
         self._wants: list[document_pb2.RecordKey] = []
 
     @property
@@ -116,6 +117,8 @@ class SiteMachine(Machine):
         """See Machine."""
         if self.state in ("greeting", "leaving"):
             return True
+        if self._waiting:  # the central has asked for silence
+            return False
         return bool(self._unacknowledged) or (self.state == "exchanging" and self._answered < self.round)
 
     @property
@@ -130,6 +133,9 @@ class SiteMachine(Machine):
     # --- opening ------------------------------------------------------------------------------------------------------
 
     def _on_welcome(self, welcome: session_pb2.Welcome) -> list[Step]:
+        limits = welcome.limits
+        if not (limits.window_frames and limits.frame_bytes and limits.frame_records and limits.patience_seconds):
+            return self._broken("The central sent limits of zero.")
         self.state = "settling"
         return [Action("store_welcome", welcome)]
 
@@ -144,20 +150,22 @@ class SiteMachine(Machine):
         room = min(self._limits.window_frames, self._pace.window) - len(self._unacknowledged)
         if self._loading or self._exhausted or self._waiting or room <= 0:
             return []
-        self._loading = True
+        # Cleared before the outbox is read: what is edited from now on is seen by the next load.
+        self._loading, self._changed = True, False
         return [Action("load_frames", Wanted(self._last_sent, room, self._pace.records, self._pace.size_bytes))]
 
     def _on_frames_loaded(self, loaded: Loaded) -> list[Step]:
         self._loading = False
-        if self._waiting:  # the central became busy meanwhile: the window is void, these are loaded again
-            return []
+        if self._load_is_void:  # the central became busy meanwhile: these follow frames that have to go first
+            self._load_is_void = False
+            return self._load()
         steps: list[Step] = []
         for frame in loaded.frames:
             self._unacknowledged.append(frame.number)
             self._last_sent = frame.number
             self._sent_since_checkpoint = self._moved = True
             steps.append(Send(session_pb2.SiteMessage(frame=frame)))
-        self._exhausted = loaded.exhausted
+        self._exhausted = loaded.exhausted and not self._changed
         self._sent_since_checkpoint |= loaded.ended_here
         return [*steps, *(self._checkpoint() if self._exhausted else self._load())]
 
@@ -192,12 +200,12 @@ class SiteMachine(Machine):
         return self._load()
 
     def _on_busy(self, busy: session_pb2.Busy) -> list[Step]:
-        if busy.number not in self._unacknowledged:
+        if busy.number not in list(self._unacknowledged)[self._storing :]:
             return self._broken(f"Busy was said of frame {busy.number}, which is not under way.")
         while self._unacknowledged and self._unacknowledged[-1] >= busy.number:
             self._unacknowledged.pop()
         self._last_sent = busy.number - 1
-        self._exhausted, self._waiting = False, True
+        self._exhausted, self._waiting, self._load_is_void = False, True, self._loading
         low, high = BUSY_MILLISECONDS
         return [Action("wait", min(max(busy.retry_after_milliseconds, low), high) / 1000)]
 
@@ -207,7 +215,7 @@ class SiteMachine(Machine):
 
     def _on_changed(self, _: None) -> list[Step]:
         """Something was edited here."""
-        self._exhausted = False
+        self._exhausted, self._changed = False, True
         return self._load() if self.state in ("pushing", "exchanging") else []
 
     def _on_cut(self, _: None) -> list[Step]:
@@ -225,11 +233,17 @@ class SiteMachine(Machine):
     # --- pulling ------------------------------------------------------------------------------------------------------
 
     def _on_pull_frame(self, frame: document_pb2.PullFrame) -> list[Step]:
-        return [Action("store_pull", frame)] if self.state == "exchanging" else []
+        if self.state == "leaving":
+            return []
+        if self._storing_pulls >= self._limits.window_frames:
+            return self._broken("More pull frames came than the window allows.")
+        self._storing_pulls += 1
+        return [Action("store_pull", frame)]
 
     def _on_pull_stored(self, stored: PullStored) -> list[Step]:
         if self.state == "leaving":  # it is durable; the next session shows the position
             return []
+        self._storing_pulls -= 1
         self._moved = True
         self._wants += stored.wants
         told = session_pb2.PullAcknowledgement(sequence=stored.sequence)

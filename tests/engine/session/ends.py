@@ -13,9 +13,11 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.errors import PackhorseError
 from engine.session.central_machine import CentralMachine
+from engine.session.frames import Link
 from engine.session.machine import CLOSED, Action, Event, Finish, Machine, Message, Send, Step
+from engine.session.pace import Pace
 from engine.session.site_machine import SiteMachine
-from tests.engine.session.stores import CentralStore, SiteStore
+from tests.engine.session.stores import CentralStore, SiteStore, items_of, paced
 
 
 class Move(NamedTuple):
@@ -153,15 +155,18 @@ class SiteEnd(End):
     """A site's end.
 
     Args:
-        sent_before: the highest frame that an earlier session may have sent.
+        pace: of the direction to the central.
+        sent_before: the highest change that an earlier session may have sent.
     """
 
     machine: SiteMachine
 
-    def __init__(self, store: SiteStore, stay: bool, sent_before: int, reads: Pipe, writes: Pipe) -> None:
-        super().__init__("site", SiteMachine(stay), reads, writes)
-        self.store, self.sent_before = store, sent_before
+    def __init__(self, store: SiteStore, stay: bool, pace: Pace, sent_before: int, reads: Pipe, writes: Pipe) -> None:
+        super().__init__("site", SiteMachine(stay, pace), reads, writes)
+        self.store, self.pace, self.sent_before = store, pace, sent_before
         self.highest = sent_before
+        """The last change that was sent."""
+        self.last_frame = 0
         self.applied = -1
         self.window = 0
         self.again: set[int] = set()
@@ -177,14 +182,15 @@ class SiteEnd(End):
         """Nothing that was committed goes again, and what does is at most a window (F47)."""
         if message.WhichOneof("message") == "frame":
             assert isinstance(message, session_pb2.SiteMessage)
-            number = message.frame.number
+            number, changes = message.frame.number, [item.number for item in items_of(message.frame)]
             assert number > self.applied >= 0, f"frame {number} goes again although {self.applied} was applied"
-            if number <= self.sent_before:
-                self.again.add(number)
-            assert len(self.again) <= self.window, f"{sorted(self.again)} go again; the window is {self.window}"
-            self.highest = max(self.highest, number)
-            under_way = [there for there in self.store.frames if there <= self.highest]
-            assert len(under_way) <= self.window, f"{under_way} are under way; the window is {self.window}"
+            self.again |= {change for change in changes if change <= self.sent_before}
+            most = self.window * self.store.records_per_frame
+            assert len(self.again) <= most, f"{len(self.again)} changes go again; a window has {most}"
+            self.highest, self.last_frame = max(self.highest, *changes), max(self.last_frame, number)
+            under_way = [there for there in self.store.frames if there <= self.last_frame]
+            window = min(self.window, self.pace.window)
+            assert len(under_way) <= window, f"{under_way} are under way; the window is {window}"
 
     def watch_reported(self, event: Event) -> None:
         """See End."""
@@ -194,13 +200,13 @@ class SiteEnd(End):
     def do_store_welcome(self, action: Action) -> Event:
         """See site_machine."""
         welcome: session_pb2.Welcome = action.value
-        stored = self.store.take_welcome(welcome)
+        stored = self.store.take_welcome(welcome, paced(self.store.records_per_frame, self.pace.records))
         self.applied, self.window = welcome.last_applied, welcome.limits.window_frames
         return Event("welcome_stored", stored)
 
     def do_load_frames(self, action: Action) -> Event:
         """See site_machine."""
-        return Event("frames_loaded", self.store.load(*action.value))
+        return Event("frames_loaded", self.store.load(action.value))
 
     def do_store_acknowledgement(self, action: Action) -> Event:
         """See site_machine."""
@@ -234,13 +240,16 @@ class CentralEnd(End):
         self,
         store: CentralStore,
         session: int,
+        pace: Pace,
         judged: Callable[["CentralEnd"], None],
         submit: Callable[["CentralEnd", document_pb2.Frame], None],
         reads: Pipe,
         writes: Pipe,
     ) -> None:
-        super().__init__(f"central {session}", CentralMachine(), reads, writes)
+        super().__init__(f"central {session}", CentralMachine(pace), reads, writes)
         self.store, self.session, self._judged, self._submit = store, session, judged, submit
+        self.submitted = Link()
+        """The last frame that was handed on: what does not follow it was void when it was reached."""
         self.cursors: dict[str, int] = {}
         self.under_way: deque[dict[str, int]] = deque()
         self.checkpoints = self.unacknowledged = 0
@@ -266,7 +275,7 @@ class CentralEnd(End):
     def do_judge_hello(self, action: Action) -> Event:
         """See central_machine."""
         welcome = self.store.judge(action.value, self.session)
-        self.cursors = dict(self.store.noted)
+        self.submitted, self.cursors = Link(welcome.last_applied, welcome.last_applied_hash), dict(self.store.noted)
         self._judged(self)
         return Event("hello_judged", welcome)
 
@@ -280,11 +289,15 @@ class CentralEnd(End):
 
     def do_ingest(self, action: Action) -> None:
         """See central_machine."""
-        self._submit(self, action.value)
+        frame: document_pb2.Frame = action.value
+        if (frame.previous_number, frame.previous_hash) == self.submitted:
+            self.submitted = Link(frame.number, frame.hash)
+            self._submit(self, frame)
 
     def do_load_page(self, action: Action) -> Event:
         """See central_machine."""
-        page, moved = self.store.page(self.cursors, action.value)
+        pace: Pace = action.value
+        page, moved = self.store.page(self.cursors, paced(self.store.records_per_frame, pace.records))
         if page.frame is not None:
             self.cursors |= moved
             self.under_way.append(moved)

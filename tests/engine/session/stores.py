@@ -1,8 +1,8 @@
 """What a site and a central keep for a session, in memory: as little as the protocol needs, durable across restarts.
 
-A change is an `Item`, edited at the site and pushed; an entry is an `Item` of a feed, pulled. Each store checks at every
-commit what it can see alone: a frame continues the chain, a section continues the position. `depth` makes follow-up
-work at the other end: an item of depth 2 causes one of depth 1 there, which causes one of depth 0 here.
+A change is an `Item`, edited at the site and pushed; an entry is an `Item` of a feed, pulled. Each store checks at
+every commit what it can see alone: a frame continues the chain, a section continues the position. `depth` makes
+follow-up work at the other end: an item of depth 2 causes one of depth 1 there, which causes one of depth 0 here.
 """
 
 import hashlib
@@ -13,9 +13,10 @@ from typing import NamedTuple
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.errors import Code, PeerProblem
+from engine.limits import FRAME_RECORDS
 from engine.session.central_machine import PageLoaded
 from engine.session.frames import Link, pack, unpack
-from engine.session.site_machine import Loaded, PullStored, Stored
+from engine.session.site_machine import Loaded, PullStored, Stored, Wanted
 
 FEEDS = ("alpha", "beta")
 ECHO_FEED = "alpha"
@@ -43,6 +44,16 @@ class Item(NamedTuple):
         return cls(int(number), int(depth), *trait)
 
 
+def items_of(frame: document_pb2.Frame) -> list[Item]:
+    """The changes in a frame."""
+    return [Item.of(document) for document in unpack(document_pb2.FrameBody, frame.body, frame.hash).documents]
+
+
+def paced(records_per_frame: int, records: int) -> int:
+    """Records in a frame at a pace: the most where the pace is full, in proportion below."""
+    return max(1, records_per_frame * records // FRAME_RECORDS)
+
+
 def positions_hash(positions: Mapping[str, int]) -> bytes:
     """What both ends compare at Hello."""
     return hashlib.sha256(repr(sorted(positions.items())).encode()).digest()
@@ -60,6 +71,9 @@ class SiteStore:
     frames: dict[int, document_pb2.Frame] = field(default_factory=dict)
     """Cut and not acknowledged, in order."""
     last: Link = Link()
+    """The frame that the next one continues."""
+    highest: int = 0
+    """The last number that was given."""
     acknowledged: int = 0
     entries: dict[str, list[Item]] = field(default_factory=lambda: {feed: [] for feed in FEEDS})
     """What was taken of each feed; the position is its length."""
@@ -71,8 +85,7 @@ class SiteStore:
     @property
     def waiting(self) -> int:
         """Changes that are not acknowledged."""
-        framed = sum(len(unpack(document_pb2.FrameBody, f.body, f.hash).documents) for f in self.frames.values())
-        return len(self.changes) - self.framed + framed
+        return len(self.changes) - self.framed + sum(len(items_of(frame)) for frame in self.frames.values())
 
     def positions(self) -> dict[str, int]:
         """The position in every feed."""
@@ -94,28 +107,32 @@ class SiteStore:
             last_acknowledged=self.acknowledged,
         )
 
-    def take_welcome(self, welcome: session_pb2.Welcome) -> Stored:
-        """Stores everything that Welcome brings."""
+    def take_welcome(self, welcome: session_pb2.Welcome, size: int) -> Stored:
+        """Stores everything that Welcome brings; frames that are much too large for the link are cut anew (F27)."""
         for told in welcome.missed:
             self.settle(told)
         if welcome.last_applied != self.acknowledged:
             raise PeerProblem(Code.CHAIN_BROKEN, f"Frame {welcome.last_applied} was applied; {self.acknowledged} here.")
         self.token = welcome.lineage_token
+        if any(len(items_of(frame)) > 2 * size for frame in self.frames.values()):
+            self.framed -= sum(len(items_of(frame)) for frame in self.frames.values())
+            self.frames.clear()
+            self.last = Link(welcome.last_applied, welcome.last_applied_hash)
         positions = [session_pb2.FeedPosition(scope=s, generation=1, position=p) for s, p in self.positions().items()]
         wants = [document_pb2.RecordKey(table="item", id=number) for number in self.wants]
         return Stored(welcome.limits, positions if welcome.send_positions else [], wants, welcome.last_applied)
 
-    def load(self, after: int, room: int) -> Loaded:
+    def load(self, wanted: Wanted) -> Loaded:
         """Stored frames first, then a newly cut one."""
-        frames = [frame for number, frame in self.frames.items() if number > after][:room]
+        frames = [frame for number, frame in self.frames.items() if number > wanted.after][: wanted.frames]
         if not frames and self.framed < len(self.changes):
-            frames = [self._cut()]
+            frames = [self._cut(paced(self.records_per_frame, wanted.records))]
         return Loaded(frames, not frames)
 
-    def _cut(self) -> document_pb2.Frame:
-        part = self.changes[self.framed : self.framed + self.records_per_frame]
+    def _cut(self, size: int) -> document_pb2.Frame:
+        part = self.changes[self.framed : self.framed + size]
         body, body_hash = pack(document_pb2.FrameBody(documents=[item.document() for item in part]))
-        number = self.last.number + (2 if self.framed % 5 == 4 else 1)  # gaps are legal
+        number = self.highest = self.highest + (2 if self.framed % 5 == 4 else 1)  # gaps are legal
         frame = document_pb2.Frame(
             number=number, hash=body_hash, previous_number=self.last.number, previous_hash=self.last.hash, body=body
         )
@@ -130,9 +147,8 @@ class SiteStore:
             raise PeerProblem(Code.CHAIN_BROKEN, f"Other bytes were acknowledged as frame {told.number}.")
         assert all(number > told.number for number in self.frames), "acknowledged out of order"
         self.acknowledged = told.number
-        documents = unpack(document_pb2.FrameBody, frame.body, frame.hash).documents
         for outcome in told.outcomes:
-            self.edit(Item.of(documents[outcome.index]).depth, noticed=True)
+            self.edit(items_of(frame)[outcome.index].depth, noticed=True)
         return bool(told.outcomes)
 
     def take(self, frame: document_pb2.PullFrame) -> PullStored:
@@ -185,8 +201,9 @@ class CentralStore:
     session: int = 0
     """The current session of the site."""
     lineage: bytes = b""
-    lineage_before: bytes = b""
-    confirmed: bool = True
+    """The newest token that the site is known to have stored."""
+    unconfirmed: dict[int, bytes] = field(default_factory=dict)
+    """By session, the tokens given since: the site may have stored any of them, in whatever order Hellos arrive."""
     report: session_pb2.CheckpointReport | None = None
     unmoved: int = 0
     """New entries of which no session was told yet."""
@@ -199,18 +216,20 @@ class CentralStore:
 
     def judge(self, hello: session_pb2.Hello, session: int) -> session_pb2.Welcome:
         """Checks the lineage and makes this the current session (F13)."""
-        shown = hello.lineage_token
-        if shown != self.lineage and (shown != self.lineage_before or self.confirmed):
+        if hello.lineage_token in self.unconfirmed.values():
+            self.lineage = hello.lineage_token
+            given = next(there for there, token in self.unconfirmed.items() if token == self.lineage)
+            self.unconfirmed = {there: token for there, token in self.unconfirmed.items() if there > given}
+        if hello.lineage_token != self.lineage:
             raise PeerProblem(Code.LINEAGE_BROKEN, "Another database of this site has been here since.")
         assert hello.last_acknowledged <= self.head.number, "an acknowledgement of a frame that was never applied"
-        self.lineage, self.lineage_before, self.confirmed = session.to_bytes(32, "big"), shown, False
-        self.session = session
+        self.session, self.unconfirmed[session] = session, session.to_bytes(32, "big")
         self.notes = {number: note for number, note in self.notes.items() if number > hello.last_acknowledged}
         limits = session_pb2.Limits(
             window_frames=self.window, frame_records=self.records_per_frame, frame_bytes=1 << 20, patience_seconds=120
         )
         return session_pb2.Welcome(
-            lineage_token=self.lineage,
+            lineage_token=self.unconfirmed[session],
             last_applied=self.head.number,
             last_applied_hash=self.head.hash,
             missed=self.notes.values(),
@@ -223,14 +242,16 @@ class CentralStore:
         """Refuses what comes from a session that was superseded."""
         if self.session != session:
             raise PeerProblem(Code.SUPERSEDED, "A newer session took over.")
-        self.confirmed = True
+        if session in self.unconfirmed:
+            self.lineage = self.unconfirmed[session]
+            self.unconfirmed.clear()
 
     def take(self, frame: document_pb2.Frame, session: int) -> session_pb2.Acknowledgement | None:
         """Applies a frame that continues the chain; None where a frame before it was not taken."""
         self.check_current(session)
         if (frame.previous_number, frame.previous_hash) != self.head:
             return None
-        items = [Item.of(document) for document in unpack(document_pb2.FrameBody, frame.body, frame.hash).documents]
+        items = items_of(frame)
         outcomes = [
             session_pb2.Outcome(index=index, disposition=session_pb2.DISPOSITION_NEED_WHOLE)
             for index, item in enumerate(items)
