@@ -31,6 +31,11 @@ check: install  ## Format, lint and types of the code, lint and breaking changes
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking --against protos/baseline.binpb
 
+SEEDS ?= 100
+FIRST_SEED ?= 1
+simulate: install  ## Run SEEDS seeds of the simulator from FIRST_SEED on
+	$(BIN)/field-lab simulate --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+
 protos: install  ## Generate the Python messages again from the contract
 	$(BIN)/buf format --write
 	$(BIN)/python protos/generate.py
@@ -41,4 +46,4 @@ documents: install  ## Write the generated parts of the documents again
 baseline: install  ## At a release: make today's contract the one that later changes are compared with
 	$(BIN)/buf build --output protos/baseline.binpb
 
-.PHONY: help install demo test check protos documents baseline
+.PHONY: help install demo test check simulate protos documents baseline

@@ -5,6 +5,7 @@ import logging
 import random
 import sqlite3
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import structlog
@@ -12,7 +13,7 @@ import structlog
 from engine.storage.held import held_count
 from field_lab.simulation.checks import Broken, check_healed, check_node
 from field_lab.simulation.link import Weather
-from field_lab.simulation.virtual_loop import VirtualTimeLoop
+from field_lab.simulation.virtual_loop import NothingWillHappen, VirtualTimeLoop
 from field_lab.simulation.workload import Workload
 from field_lab.simulation.world import World
 
@@ -36,6 +37,23 @@ def simulate(seed: int) -> dict[str, int]:
     finally:
         random.setstate(state)
         loop.close()
+
+
+def simulate_seeds(seeds: Iterable[int], say: Callable[[str], None]) -> bool:
+    """Runs seeds one by one; says which fail and why, and how often each fault happened. Returns whether all held."""
+    counts: dict[str, int] = {}
+    failed: list[int] = []
+    for seed in seeds:
+        try:
+            for name, count in simulate(seed).items():
+                counts[name] = counts.get(name, 0) + count
+        except (Broken, NothingWillHappen) as error:
+            failed.append(seed)
+            say(f"seed {seed}: {error}")
+    for name, count in sorted(counts.items()):
+        say(f"{count:8} {name}")
+    say(f"seeds that failed: {failed or 'none'}")
+    return not failed
 
 
 async def _run(folder: Path, chance: random.Random) -> dict[str, int]:
@@ -109,7 +127,10 @@ async def _heal(world: World) -> None:
 def _agrees(world: World) -> bool:
     connection = sqlite3.connect(world.path(1))
     try:
-        waiting = "SELECT 1 FROM sync_outbox UNION ALL SELECT 1 FROM sync_held UNION ALL SELECT 1 FROM central_site WHERE agreed IS NOT 1"  # noqa: E501
+        waiting = (
+            "SELECT 1 FROM sync_outbox UNION ALL SELECT 1 FROM sync_held"
+            " UNION ALL SELECT 1 FROM central_site WHERE agreed IS NOT 1"
+        )
         if connection.execute(waiting).fetchone():
             return False
     finally:
