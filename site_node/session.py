@@ -23,17 +23,10 @@ from engine.session.site_machine import Loaded, PullStored, SiteMachine, Stored,
 from engine.storage.database import Database
 from engine.storage.outbox import has_pushable, waiting
 from engine.storage.positions import compare, positions_hash, read_positions, sweep_left
-from engine.storage.push import (
-    cut_frame,
-    frames_exceed,
-    last_number,
-    retry_deferred,
-    settle,
-    stored_frames,
-    void_frames,
-)
+from engine.storage.push import cut_frame, frames_exceed, last_number, stored_frames, void_frames
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer, read_meta, write_meta
+from engine.storage.settle import retry_deferred, settle
 from site_node.storage.notes import count, note, report_on, wanted_documents
 
 PROTOCOL_VERSION = 1

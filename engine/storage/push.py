@@ -1,4 +1,4 @@
-"""The sender's side of frames: cut them, keep their bytes, settle what the peer says became of them.
+"""The sender's side of frames: cut them and keep their bytes. What becomes of them: settle.py.
 
 Order of durability (DESIGN section 5.2, F1): the frame's exact bytes and the (record, token) of each change in it are
 committed before the first byte is sent; a repeat sends those bytes. A change leaves the outbox only when the token that
@@ -7,17 +7,16 @@ was framed is acknowledged and still the newest.
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from packhorse.sync.v1 import document_pb2, session_pb2
+from packhorse.sync.v1 import document_pb2
 
 from engine.catalogue.codec import Unreadable, codec
 from engine.catalogue.model import Catalogue
-from engine.errors import Code, PeerProblem, sentence
+from engine.errors import Code, sentence
 from engine.limits import FRAME_BYTES, FRAME_RECORDS
 from engine.rules.versions import NEVER, Version, next_version
 from engine.session.frames import Link, pack, to_wire
-from engine.storage.digests import DigestLedger
 from engine.storage.held import let_go
 from engine.storage.outbox import Edited, Present, edited_documents, every_change, forget, orphans
 from engine.storage.records import Change, Key, applying, members_of, read_meta, write_meta
@@ -170,12 +169,18 @@ def _known(connection: sqlite3.Connection, roots: Iterable[Key]) -> dict[Key, Kn
             "SELECT disposition, frame FROM sync_outcome WHERE root_table = ? AND root_id = ?", key
         ).fetchone()
         if flight or outcome:
-            # A frame sent after the one that was not applied carries the whole document: what follows continues it.
-            overtaken = flight and outcome and flight[3] > outcome[1]
+            # Where the whole document is on its way already, what follows continues that.
+            overtaken = outcome and is_whole_under_way(connection, key, outcome[1])
             found[key] = Known(
                 Version(*flight[:3]) if flight else None, outcome[0] if outcome and not overtaken else ""
             )
     return found
+
+
+def is_whole_under_way(connection: sqlite3.Connection, document: Key, after: int) -> bool:
+    """Whether a frame later than that one carries the whole document."""
+    query = "SELECT 1 FROM sync_in_flight WHERE table_name = ? AND id = ? AND frame > ? AND whole = 1 LIMIT 1"
+    return connection.execute(query, (*document, after)).fetchone() is not None
 
 
 def _store(connection: sqlite3.Connection, cuts: list[Cut]) -> document_pb2.Frame:
@@ -187,11 +192,11 @@ def _store(connection: sqlite3.Connection, cuts: list[Cut]) -> document_pb2.Fram
     tokens = {(entry.table, entry.id): entry.token for cut in cuts for entry in cut.edited.entries}
     rows = [
         (number, c.table.name, c.id, place, cut.edited.root.name, cut.edited.id, c.root_id,
-         tokens.get((c.table.name, c.id), 0), *c.version, c.hash, c.row is None)
+         tokens.get((c.table.name, c.id), 0), *c.version, c.hash, c.row is None, cut.message.whole)
         for place, cut in enumerate(cuts)
         for c in cut.changes
     ]  # fmt: skip
-    connection.executemany("INSERT INTO sync_in_flight VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.executemany("INSERT INTO sync_in_flight VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     connection.executemany(
         "UPDATE sync_outbox SET framed_token = ? WHERE table_name = ? AND id = ? AND token = ?",
         [(token, *key, token) for key, token in tokens.items()],
@@ -266,128 +271,3 @@ def stored_frames(connection: sqlite3.Connection, after: int, limit: int) -> lis
         document_pb2.Frame(number=row[0], hash=row[1], previous_number=row[2], previous_hash=row[3], body=row[4])
         for row in rows
     ]
-
-
-def settle(connection: sqlite3.Connection, told: session_pb2.Acknowledgement, site: int, epoch: str) -> int:
-    """Takes note of what became of a frame. Repeats are harmless. Returns how many records were applied.
-
-    Raises:
-        PeerProblem: CHAIN_BROKEN when the peer speaks of other bytes than were sent.
-    """
-    row = connection.execute("SELECT hash FROM sync_frame WHERE number = ?", (told.number,)).fetchone()
-    if row is None:
-        return 0
-    if row[0] != told.hash:
-        raise PeerProblem(Code.CHAIN_BROKEN, f"The central acknowledged other bytes as frame {told.number}.")
-    apart = {outcome.index: outcome for outcome in told.outcomes}
-    documents = connection.execute(
-        "SELECT DISTINCT document, root_table, root_id FROM sync_in_flight WHERE frame = ?", (told.number,)
-    ).fetchall()
-    applied = [(root_table, root_id) for index, root_table, root_id in documents if index not in apart]
-    for index, root_table, root_id in documents:
-        if index in apart:
-            _set_apart(connection, told.number, (root_table, root_id), apart[index])
-    records = _settle_applied(connection, told.number, applied, site, epoch)
-    connection.execute("DELETE FROM sync_frame WHERE number = ?", (told.number,))
-    write_meta(connection, acknowledged=str(told.number))
-    return records
-
-
-def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[Key], site: int, epoch: str) -> int:
-    """The peer has these documents of the frame: their states become the agreed ones, their changes are forgotten.
-
-    It then has what earlier frames carried of them too: a version is applied only on top of the one that it continues,
-    and a document that was held comes again whole.
-    """
-    chosen = set(documents)
-    rows = _newest(
-        row
-        for row in connection.execute(
-            "SELECT f.table_name, f.id, f.root_table, f.root_id, f.member_of, f.token, f.term, f.term_id, f.counter,"
-            " f.hash, f.deleted, r.hash, r.deleted FROM sync_in_flight AS f LEFT JOIN sync_record AS r"
-            " ON r.table_name = f.table_name AND r.id = f.id WHERE f.frame <= ? ORDER BY f.frame",
-            (frame,),
-        )
-        if (row[2], row[3]) in chosen
-    )
-    ledger = DigestLedger()
-    for row in rows:
-        for (scope,) in connection.execute(
-            "SELECT scope FROM sync_membership WHERE table_name = ? AND id = ?", (row[0], row[1])
-        ):
-            if row[11] is not None and not row[12]:
-                ledger.remove(scope, row[0], row[11])
-            if not row[10]:
-                ledger.add(scope, row[0], row[9])
-    ledger.write(connection)
-    connection.executemany(
-        "INSERT INTO sync_record (table_name, id, root_id, term, term_id, counter, hash, deleted, acked_frame, token,"
-        " writer_site, writer_epoch, deleted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-        " iif(?, unixepoch(), 0)) ON CONFLICT (table_name, id) DO UPDATE SET term = excluded.term,"
-        " term_id = excluded.term_id, counter = excluded.counter, hash = excluded.hash, deleted = excluded.deleted,"
-        " acked_frame = excluded.acked_frame, token = excluded.token, writer_site = excluded.writer_site,"
-        " writer_epoch = excluded.writer_epoch, deleted_at = excluded.deleted_at",
-        [(r[0], r[1], r[4], r[6], r[7], r[8], r[9], r[10], frame, r[5], site, epoch, r[10]) for r in rows],
-    )
-    connection.executemany(
-        "DELETE FROM sync_outbox WHERE table_name = ? AND id = ? AND token = ?", [(r[0], r[1], r[5]) for r in rows]
-    )
-    connection.executemany(
-        "DELETE FROM sync_in_flight WHERE table_name = ? AND id = ? AND frame <= ?",
-        [(r[0], r[1], frame) for r in rows],
-    )
-    connection.executemany(
-        "DELETE FROM sync_outcome WHERE root_table = ? AND root_id = ? AND frame <= ?",
-        [(*document, frame) for document in documents],
-    )
-    return len(rows)
-
-
-def _newest(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The last row of each record."""
-    return list({(row[0], row[1]): row for row in rows}.values())
-
-
-def _set_apart(connection: sqlite3.Connection, frame: int, document: Key, outcome: session_pb2.Outcome) -> None:
-    """The peer did not apply this document of the frame."""
-    disposition = session_pb2.Disposition.Name(outcome.disposition).removeprefix("DISPOSITION_").lower()
-    connection.execute(
-        "INSERT OR REPLACE INTO sync_outcome VALUES (?, ?, ?, ?, ?, ?)",
-        (*document, frame, disposition, outcome.code, outcome.sentence),
-    )
-    if outcome.disposition == session_pb2.DISPOSITION_HELD:
-        return
-    if outcome.disposition == session_pb2.DISPOSITION_NEED_WHOLE:
-        connection.execute("UPDATE sync_outbox SET framed_token = 0 WHERE root_table = ? AND root_id = ?", document)
-    connection.execute(
-        "DELETE FROM sync_in_flight WHERE frame = ? AND root_table = ? AND root_id = ?", (frame, *document)
-    )
-
-
-def settle_echo(connection: sqlite3.Connection, document: Key, version: Version, site: int, epoch: str) -> bool:
-    """The feed shows that the peer has this version of a document of ours: what was held there is applied now.
-
-    Returns whether a change was waiting for it.
-    """
-    row = connection.execute(
-        "SELECT frame FROM sync_in_flight WHERE root_table = ? AND root_id = ? AND term = ? AND term_id = ?"
-        " AND counter = ? AND NOT EXISTS (SELECT 1 FROM sync_frame WHERE number = frame) ORDER BY frame DESC",
-        (*document, *version),
-    ).fetchone()
-    if row is None:
-        return False
-    _settle_applied(connection, row[0], [document], site, epoch)
-    return True
-
-
-def retry_deferred(connection: sqlite3.Connection) -> None:
-    """Lets documents that the peer had no room for be framed again. Called once a session."""
-    connection.execute(
-        "UPDATE sync_outbox SET framed_token = 0 WHERE EXISTS (SELECT 1 FROM sync_outcome AS o WHERE"
-        " o.root_table = sync_outbox.root_table AND o.root_id = sync_outbox.root_id AND o.disposition = 'deferred')"
-    )
-
-
-def held_at_peer(connection: sqlite3.Connection) -> int:
-    """How many documents of this node are held at its peer."""
-    return int(connection.execute("SELECT count(*) FROM sync_outcome WHERE disposition = 'held'").fetchone()[0])

@@ -22,7 +22,6 @@ from engine.storage.configuration import CONFIGURATION_TABLES, read_rights, read
 from engine.storage.digests import DigestLedger
 from engine.storage.held import hold_unreadable
 from engine.storage.outbox import queue_again
-from engine.storage.push import settle_echo
 from engine.storage.records import (
     Change,
     Key,
@@ -36,6 +35,7 @@ from engine.storage.records import (
     write_changes,
 )
 from engine.storage.scopes import scope_numbers
+from engine.storage.settle import settle_echo
 
 
 @dataclass

@@ -95,7 +95,7 @@ CREATE TABLE sync_in_flight (
     frame INTEGER NOT NULL, table_name TEXT NOT NULL, id TEXT NOT NULL, document INTEGER NOT NULL,
     root_table TEXT NOT NULL, root_id TEXT NOT NULL, member_of TEXT NOT NULL, token INTEGER NOT NULL,
     term INTEGER NOT NULL, term_id INTEGER NOT NULL, counter INTEGER NOT NULL,
-    hash BLOB NOT NULL, deleted INTEGER NOT NULL,
+    hash BLOB NOT NULL, deleted INTEGER NOT NULL, whole INTEGER NOT NULL,
     PRIMARY KEY (frame, table_name, id)) WITHOUT ROWID;
 CREATE INDEX sync_in_flight_record ON sync_in_flight (table_name, id);
 -- Documents that the peer holds, or wants whole, or will take later.

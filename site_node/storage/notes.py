@@ -9,8 +9,8 @@ from engine.limits import CLOCK_WARNING_SECONDS, DIFFERING_SCOPES
 from engine.reporting import capped, instant
 from engine.storage.held import held_count, held_list
 from engine.storage.outbox import waiting
-from engine.storage.push import held_at_peer
 from engine.storage.records import read_meta, write_meta
+from engine.storage.settle import held_at_peer
 
 
 def found_site(connection: sqlite3.Connection, site: int, name: str, installation: str, epoch: bytes) -> None:

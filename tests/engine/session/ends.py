@@ -23,7 +23,8 @@ from tests.engine.session.stores import CentralStore, SiteStore, items_of, paced
 class Move(NamedTuple):
     """Something that can happen next."""
 
-    name: str
+    who: str
+    kind: str
     make: Callable[[], None]
     weight: float = 1.0
 
@@ -80,17 +81,17 @@ class End:
         if self.gone:
             return found
         if self.urgent or self.data:
-            found.append(Move(f"{self.name} writes", self._write))
+            found.append(Move(self.name, "writes", self._write))
         elif self.finish is not None and (self.finish.error is not None or not self.is_at_work):
-            found.append(Move(f"{self.name} hangs up", self.hang_up))
+            found.append(Move(self.name, "hangs up", self.hang_up))
         if self.reads.items or (self.reads.closed and not self.told_of_cut):
-            found.append(Move(f"{self.name} reads", self._read))
+            found.append(Move(self.name, "reads", self._read))
         if self.report is not None:
-            found.append(Move(f"{self.name} reports {self.report.name}", self._tell))
+            found.append(Move(self.name, "reports", self._tell))
         elif self.work:
-            found.append(Move(f"{self.name} performs {self.work[0].name}", self._act))
+            found.append(Move(self.name, "performs", self._act))
         if self.timers:
-            found.append(Move(f"{self.name} has waited", self.ring))
+            found.append(Move(self.name, "has waited", self.ring))
         return found
 
     @property

@@ -23,7 +23,9 @@ from tests.engine.session.stores import FEEDS, CentralStore, SiteStore
 
 HONEST = (Code.LINK_CUT, Code.SUPERSEDED, Code.DRAINING, Code.PEER_SILENT)
 """How a session between two correct ends may end without a goodbye."""
-_CALM_MOVES = 20_000
+SLOW_KINDS = ("writes", "reads", "performs", "reports", "takes a turn", "has waited", "is noticed", "has moved")
+_SLOW = 0.03
+_CALM_MOVES = 5_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class World:
     """Somebody wants a round, or the site to leave."""
     busy: float = 0.0
     """Share of the central's turns."""
+    slow: frozenset[str] = frozenset()
+    """Kinds of moves that are rare in this world, so that much happens between them."""
 
 
 class Ended(NamedTuple):
@@ -103,10 +107,11 @@ class Pair:
         moves = [*ends, *self._central_moves(), *self._world_moves()]
         if not moves:
             return False
-        if all(move.name.endswith("has waited") for move in moves):
+        if all(move.kind == "has waited" for move in moves):
             self._check_nobody_waits()
-        chosen = self.random.choices(moves, [move.weight for move in moves])[0]
-        self.history.append(chosen.name)
+        weights = [move.weight * (_SLOW if move.kind in self.world.slow else 1) for move in moves]
+        chosen = self.random.choices(moves, weights)[0]
+        self.history.append(f"{chosen.who} {chosen.kind}")
         chosen.make()
         self._check()
         self._bury()
@@ -137,16 +142,16 @@ class Pair:
     # --- what can happen ----------------------------------------------------------------------------------------------
 
     def _central_moves(self) -> list[Move]:
-        return [Move("the central takes a turn", self._turn)] if self.submitted else []
+        return [Move("the central", "takes a turn", self._turn)] if self.submitted else []
 
     def _world_moves(self) -> list[Move]:
         found: list[Move] = []
         if self.site is None and (not self.is_calm or (self._wants_session() and not self.centrals)):
-            found.append(Move("the site dials", self.dial))
+            found.append(Move("the site", "dials", self.dial))
         if self.site_store.unnoticed:
-            found.append(Move("an edit is noticed", self._notice))
+            found.append(Move("an edit", "is noticed", self._notice))
         if self.central_store.unmoved:
-            found.append(Move("a feed has moved", self._tell_moved))
+            found.append(Move("a feed", "has moved", self._tell_moved))
         return found if self.is_calm else [*found, *self._storm_moves()]
 
     def _wants_session(self) -> bool:
@@ -156,16 +161,16 @@ class Pair:
         world = self.world
         found: list[Move] = []
         if self.edits < world.edits:
-            found.append(Move("a program edits", self._edit, world.edit))
-            found.append(Move("the central publishes", self._publish, world.publish))
+            found.append(Move("a program", "edits", self._edit, world.edit))
+            found.append(Move("the central", "publishes", self._publish, world.publish))
         if self.centrals:
-            found.append(Move("a link is cut", self._cut, world.cut))
-            found.append(Move("the central crashes", self._crash_central, world.crash))
-            found.append(Move("the central drains", self._drain, world.drain))
+            found.append(Move("a link", "is cut", self._cut, world.cut))
+            found.append(Move("the central", "crashes", self._crash_central, world.crash))
+            found.append(Move("the central", "drains", self._drain, world.drain))
         if self.site is not None:
-            found.append(Move("the site crashes", self._crash_site, world.crash))
-            found.append(Move("somebody wants a round", self.want_round, world.ask))
-            found.append(Move("somebody wants the site to leave", self.leave, world.ask / 4))
+            found.append(Move("the site", "crashes", self._crash_site, world.crash))
+            found.append(Move("somebody", "wants a round", self.want_round, world.ask))
+            found.append(Move("somebody", "wants the site to leave", self.leave, world.ask / 4))
         return [move for move in found if move.weight]
 
     def dial(self) -> None:

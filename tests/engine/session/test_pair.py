@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.errors import Code
 from engine.limits import ROUNDS
-from tests.engine.session.pair import Pair, World
+from tests.engine.session.pair import SLOW_KINDS, Pair, World
 from tests.engine.session.stores import NEED_WHOLE, REQUEUE, WANT
 
 PLAIN: Final = ("",)
@@ -25,6 +25,7 @@ calm_worlds = st.builds(
     edits=st.integers(0, 40),
     depth=st.integers(0, 3),
     traits=st.sampled_from((PLAIN, ALL_TRAITS)),
+    slow=st.frozensets(st.sampled_from(SLOW_KINDS), max_size=3),
 )
 
 
@@ -116,9 +117,10 @@ def test_drain_ends_every_session_with_a_goodbye(seed: int, world: World, moves:
     pair.storm(moves)
     pair.calm()
     pair.check_carried()
-    assert {ended.error.code for ended in pair.ended if ended.error is not None} <= {Code.DRAINING}
-    drained = sum(name == "the central drains" for name in pair.history)
-    assert len(pair.ended) <= drained, "a session ended although nobody had asked for it"
+    codes = [ended.error.code for ended in pair.ended if ended.error is not None]
+    # A Hello that was being judged when the central drained may be judged after the next one of the site.
+    assert set(codes) <= {Code.DRAINING, Code.SUPERSEDED}
+    assert "the central drains" in pair.history or not pair.ended
 
 
 @FEW
