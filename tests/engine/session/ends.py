@@ -87,9 +87,9 @@ class End:
         if self.reads.items or (self.reads.closed and not self.told_of_cut):
             found.append(Move(self.name, "reads", self._read))
         if self.report is not None:
-            found.append(Move(self.name, "reports", self._tell))
+            found.append(Move(self.name, f"reports {self.report.name}", self._tell))
         elif self.work:
-            found.append(Move(self.name, "performs", self._act))
+            found.append(Move(self.name, f"performs {self.work[0].name}", self._act))
         if self.timers:
             found.append(Move(self.name, "has waited", self.ring))
         return found

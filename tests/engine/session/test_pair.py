@@ -22,9 +22,11 @@ calm_worlds = st.builds(
     stay=st.booleans(),
     window=st.integers(1, 4),
     records_per_frame=st.integers(1, 6),
-    edits=st.integers(0, 40),
+    edits=st.sampled_from((0, 1, 2, 3, 5, 10, 40)),
     depth=st.integers(0, 3),
     traits=st.sampled_from((PLAIN, ALL_TRAITS)),
+    edit=st.sampled_from((0.02, 0.3)),
+    publish=st.sampled_from((0.02, 0.3)),
     slow=st.frozensets(st.sampled_from(SLOW_KINDS), max_size=3),
 )
 
@@ -37,7 +39,7 @@ def stormy_worlds(draw: st.DrawFn) -> World:
         cut=draw(st.sampled_from((0.0, 0.02, 0.2))),
         crash=draw(st.sampled_from((0.0, 0.01, 0.1))),
         drain=draw(st.sampled_from((0.0, 0.01))),
-        ask=draw(st.sampled_from((0.0, 0.05))),
+        asks=draw(st.sampled_from((0, 5))),
         busy=draw(st.sampled_from((0.0, 0.1, 0.5))),
     )
 
@@ -67,9 +69,9 @@ def test_no_wake_up_is_lost(seed: int, world: World, moves: int) -> None:
 
 
 @FEW
-@given(SEEDS, calm_worlds, st.integers(0, 300))
-def test_every_round_that_is_wanted_comes(seed: int, world: World, moves: int) -> None:
-    pair = Pair(seed, replace(world, stay=True, ask=0.2))
+@given(SEEDS, calm_worlds, st.integers(1, 5), st.integers(0, 300))
+def test_every_round_that_is_wanted_comes(seed: int, world: World, asks: int, moves: int) -> None:
+    pair = Pair(seed, replace(world, stay=True, asks=asks))
     pair.storm(moves)
     pair.calm()
     pair.check_carried()
