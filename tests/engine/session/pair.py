@@ -231,6 +231,7 @@ class Pair:
         self.edits += 1
         trait = self.random.choice([trait for trait in self.world.traits if trait in ("", "need-whole")])
         self.site_store.edit(self.random.randint(0, self.world.depth), trait)
+        self.site_store.unnoticed += self.random.randint(0, 1)  # one commit may be noticed twice
 
     def _publish(self) -> None:
         self.edits += 1

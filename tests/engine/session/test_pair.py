@@ -1,8 +1,10 @@
 """Two machines and a fake link: what holds for every history (F1, F13, F41, F47, F49)."""
 
+import random
 from dataclasses import replace
 from typing import Final
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from engine.limits import ROUNDS
 from tests.engine.session.pair import SLOW_KINDS, Pair, World
 from tests.engine.session.stores import NEED_WHOLE, REQUEUE, WANT
 
+LAGGING: Final = ("reports frames_loaded", "reports compared", "is noticed", "has moved", "reads", "takes a turn")
 PLAIN: Final = ("",)
 ALL_TRAITS: Final = ("", "", "", NEED_WHOLE, WANT, REQUEUE)
 SEEDS = st.integers(0, 1 << 32)
@@ -66,6 +69,29 @@ def test_no_wake_up_is_lost(seed: int, world: World, moves: int) -> None:
     pair.check_carried()
     assert all(ended.error is None for ended in pair.ended), "a session failed although nothing went wrong"
     assert not world.stay or pair.sessions == 1
+
+
+@pytest.mark.parametrize("seeds", [range(start, start + 500) for start in range(0, 2_000, 500)], ids=str)
+def test_no_wake_up_is_lost_where_little_happens(seeds: range) -> None:
+    """A few edits and wishes, and reports that lag: nothing comes later that would make up for a forgotten one."""
+    for seed in seeds:
+        choose = random.Random(seed).choice
+        world = World(
+            stay=choose((True, False)),
+            window=choose((1, 2)),
+            records_per_frame=1,
+            edits=choose((1, 2, 3, 5)),
+            edit=choose((0.03, 0.3)),
+            publish=choose((0.0, 0.03)),
+            asks=choose((0, 1, 2)),
+            depth=choose((0, 1)),
+            slow=frozenset((choose(LAGGING), choose(LAGGING))),
+        )
+        pair = Pair(seed, world)
+        pair.storm(choose((30, 60, 100)))
+        pair.calm()
+        pair.check_carried()
+        assert all(ended.error is None for ended in pair.ended), f"a session failed in the world of seed {seed}"
 
 
 @FEW
