@@ -36,6 +36,10 @@ FIRST_SEED ?= 1
 simulate: install  ## Run SEEDS seeds of the simulator from FIRST_SEED on
 	$(BIN)/field-lab simulate --seeds $(SEEDS) --first-seed $(FIRST_SEED)
 
+ONLY ?=
+mutants: install  ## Break each law and finding on purpose and see its test fail; ONLY=name runs one
+	ONLY=$(ONLY) $(BIN)/python -m tests.mutants.run
+
 protos: install  ## Generate the Python messages again from the contract
 	$(BIN)/buf format --write
 	$(BIN)/python protos/generate.py
@@ -46,4 +50,4 @@ documents: install  ## Write the generated parts of the documents again
 baseline: install  ## At a release: make today's contract the one that later changes are compared with
 	$(BIN)/buf build --output protos/baseline.binpb
 
-.PHONY: help install demo test check simulate protos documents baseline
+.PHONY: help install demo test check simulate mutants protos documents baseline

@@ -8,6 +8,9 @@ from engine.errors import CATALOGUE
 from engine.session.documentation import transition_tables
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.mutants.definitions import document as mutants  # noqa: E402 - the tests are no installed package
 
 
 def code_table() -> str:
@@ -34,7 +37,7 @@ def documents() -> dict[Path, str]:
             text, count = pattern.subn(lambda found, part=part: f"{found[1]}{part()}\n{found[2]}", text)  # type: ignore[misc]
             assert count == 1, f"{path.name} has no place for {name}"
         made[path] = text
-    return made
+    return made | {ROOT / "docs" / "mutants.md": mutants()}
 
 
 if __name__ == "__main__":

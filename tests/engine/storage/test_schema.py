@@ -74,7 +74,7 @@ def test_the_sql_types_are_the_contract_with_other_programs(empty: sqlite3.Conne
         assert defaults == tuple(column.default for column in table.columns[1:])
 
 
-def test_there_is_no_second_key_and_no_foreign_key(empty: sqlite3.Connection) -> None:
+def test_f03_there_is_no_second_key_and_no_foreign_key(empty: sqlite3.Connection) -> None:
     prepare(empty, catalogue())
     for table in catalogue():
         unique = [row for row in empty.execute(f"PRAGMA index_list({table.name})") if row[2]]

@@ -52,7 +52,7 @@ EDITS_OF_A_LINE = (
 
 
 @pytest.mark.parametrize("edit", EDITS_OF_A_LINE)
-def test_an_edit_of_a_framed_change_is_pending_again(node: sqlite3.Connection, edit: str) -> None:
+def test_f02_an_edit_of_a_framed_change_is_pending_again(node: sqlite3.Connection, edit: str) -> None:
     """The acknowledgement of the frame must not take an edit along that came after it."""
     for chosen in EVERY_PAIR:
         chosen.apply(node)
@@ -69,7 +69,7 @@ def test_an_edit_of_a_framed_change_is_pending_again(node: sqlite3.Connection, e
 
 
 @pytest.mark.parametrize("clause", CLAUSES)
-def test_a_program_with_triggers_of_its_own_is_captured(node: sqlite3.Connection, clause: str) -> None:
+def test_f02_a_program_with_triggers_of_its_own_is_captured(node: sqlite3.Connection, clause: str) -> None:
     """The conflict clause of the outermost statement reaches into every trigger below it."""
     changed = "UPDATE invoice SET comment = NEW.note WHERE id = 'invoice-1-own';"
     added = "INSERT INTO invoice_line (id, invoice_id) VALUES (NEW.note, 'invoice-1-own');"
@@ -107,7 +107,7 @@ def test_what_is_rolled_back_was_never_captured(node: sqlite3.Connection) -> Non
         assert read_contents(node) == before
 
 
-def test_an_entry_keeps_its_place_in_the_queue_while_it_waits(node: sqlite3.Connection) -> None:
+def test_f02_an_entry_keeps_its_place_in_the_queue_while_it_waits(node: sqlite3.Connection) -> None:
     with undone(node):
         assert execute(node, EDIT) == ""
         first = read_contents(node).outbox[INVOICE]
@@ -196,7 +196,7 @@ def tokens_of(connection: sqlite3.Connection, steps: list[str]) -> list[int]:
 
 @settings(deadline=None, max_examples=60)
 @given(steps=st.lists(st.sampled_from(sorted(STEPS)), max_size=12))
-def test_tokens_never_repeat(site: sqlite3.Connection, central: sqlite3.Connection, steps: list[str]) -> None:
+def test_f02_tokens_never_repeat(site: sqlite3.Connection, central: sqlite3.Connection, steps: list[str]) -> None:
     """Not even when the outbox was emptied in between: an old acknowledgement never matches a new change."""
     for connection in (site, central):
         with undone(connection):

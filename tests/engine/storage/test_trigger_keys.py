@@ -43,7 +43,7 @@ STORE_MOVES = (
 
 
 @pytest.mark.parametrize("table", ROOTS)
-def test_a_record_never_moves_to_another_store(node: sqlite3.Connection, table: str) -> None:
+def test_f03_a_record_never_moves_to_another_store(node: sqlite3.Connection, table: str) -> None:
     cases = []
     for old, new, by_update, by_insert in STORE_MOVES:
         record = ID_OF[table].format(old)
@@ -73,7 +73,7 @@ LINE_MOVES = (
 
 
 @pytest.mark.parametrize("table", PARENTS)
-def test_a_line_never_moves_to_another_document(node: sqlite3.Connection, table: str) -> None:
+def test_f03_a_line_never_moves_to_another_document(node: sqlite3.Connection, table: str) -> None:
     root, cases = PARENTS[table], []
     for old, new, by_update, by_insert in LINE_MOVES:
         line, parent = f"{root}-{old}-a", f"{root}-{new}"
@@ -91,7 +91,7 @@ def test_a_line_never_moves_to_another_document(node: sqlite3.Connection, table:
 
 
 @pytest.mark.parametrize("table", [*ROOTS, *PARENTS])
-def test_an_id_never_changes(node: sqlite3.Connection, table: str) -> None:
+def test_f03_an_id_never_changes(node: sqlite3.Connection, table: str) -> None:
     pattern = ID_OF.get(table, f"{PARENTS.get(table)}-1-{{}}-a")
     own, second, far = (pattern.format(store) for store in ("own", "second", "far"))
     cases = []
@@ -106,7 +106,7 @@ def test_an_id_never_changes(node: sqlite3.Connection, table: str) -> None:
     refusals_are_right(node, cases, EVERY_PAIR)
 
 
-def test_ids_of_central_data_never_change(central: sqlite3.Connection, site: sqlite3.Connection) -> None:
+def test_f03_ids_of_central_data_never_change(central: sqlite3.Connection, site: sqlite3.Connection) -> None:
     records: tuple[Key, ...] = (("unit", "unit-1"), ("item", "item-1"), ("name", "name-own"), ("store", "own"))
     changes = [(verb, key) for verb in UPDATES for key in records]
     at_central = [(f"{verb} {key[0]} SET id = 'zz' WHERE id = '{key[1]}'", Rule.ID_IMMUTABLE) for verb, key in changes]
@@ -142,7 +142,7 @@ IN_FULL = [
 ]
 
 
-def test_nothing_moves_in_any_combination_of_settings(node: sqlite3.Connection) -> None:
+def test_f03_nothing_moves_in_any_combination_of_settings(node: sqlite3.Connection) -> None:
     refusals_are_right(node, IN_FULL, EVERY_COMBINATION)
 
 
@@ -162,7 +162,7 @@ ROUTES = {
 
 
 @pytest.mark.parametrize("table", ROUTES)
-def test_bad_ids_are_refused(node: sqlite3.Connection, table: str) -> None:
+def test_f03_bad_ids_are_refused(node: sqlite3.Connection, table: str) -> None:
     column, value = ROUTES[table]
     cases = [
         (f"{verb} {table} (id, {column}) VALUES ({bad}, '{value}')", Rule.ID_REQUIRED)
@@ -175,7 +175,7 @@ def test_bad_ids_are_refused(node: sqlite3.Connection, table: str) -> None:
 
 
 @pytest.mark.parametrize("table", ["unit", "item", "name", "store"])
-def test_bad_ids_of_central_data_are_refused(central: sqlite3.Connection, table: str) -> None:
+def test_f03_bad_ids_of_central_data_are_refused(central: sqlite3.Connection, table: str) -> None:
     cases = [(f"{verb} {table} (id) VALUES ({bad})", Rule.ID_REQUIRED) for verb in INSERTS for bad in BAD_IDS]
     refusals_are_right(central, cases, EVERY_PAIR)
 
@@ -201,7 +201,7 @@ def test_any_other_id_is_captured(node: sqlite3.Connection, table: str, written:
     ids=["a new record", "a replaced record", "an updated record"],
 )
 @pytest.mark.parametrize("victim", ["'invoice-1-far'", "'invoice-2-own'"], ids=["foreign", "own"])
-def test_the_rowid_is_no_second_key(node: sqlite3.Connection, settings: Settings, sql: str, victim: str) -> None:
+def test_f03_the_rowid_is_no_second_key(node: sqlite3.Connection, settings: Settings, sql: str, victim: str) -> None:
     """A conflict of rowids must not delete another record, uncaptured (F3: no other UNIQUE)."""
     settings.apply(node)
     key: Key = ("invoice", victim.strip("'"))
