@@ -23,6 +23,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from engine.catalogue.codec import Unreadable, codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
 from engine.errors import Code
+from engine.limits import ID_BYTES_MAX
 from engine.rules.authority import RIGHT_OF_KIND, Owner, Right, is_collected, judge, owner_of
 from engine.rules.routing import scopes_of
 from engine.rules.topology import Topology
@@ -37,6 +38,7 @@ from engine.storage.records import (
     Writer,
     applying,
     exists,
+    members_of,
     read_rows,
     read_states,
     write_changes,
@@ -64,6 +66,10 @@ class Ingested(NamedTuple):
     """Scopes whose feeds moved."""
     applied: int
     """Records written."""
+
+    def and_then(self, more: "Ingested") -> "Ingested":
+        """This and what was taken after it."""
+        return Ingested([*self.outcomes, *more.outcomes], self.moved | more.moved, self.applied + more.applied)
 
 
 class Ingest:
@@ -210,6 +216,8 @@ class Ingest:
             raise Unreadable(f"this program knows no documents of the table {message.table[:60]!r}")
         if not message.records or not message.id or message.records[0].table or message.records[0].id:
             raise Unreadable("the root record does not come first")
+        if any(len((record.id or message.id).encode()) > ID_BYTES_MAX for record in message.records):
+            raise Unreadable(f"an id has more than {ID_BYTES_MAX} bytes")
         members = {table.name: table for table in self._catalogue.members_of(message.table)}
         version, changes = from_wire(message.version), []
         if max(version) >= 1 << 63:
@@ -220,7 +228,31 @@ class Ingest:
             if table is None:
                 raise Unreadable(f"{name[:60]!r} is no table of its lines")
             changes.append(self._change(document, table, record, record.id or message.id, version))
-        return changes
+        return changes if changes[0].row is not None else self._with_every_line(document, changes)
+
+    def _with_every_line(self, document: Pushed, changes: list[Change]) -> list[Change]:
+        """A deleted document takes all its lines along, also those that its site has not named (law 5)."""
+        living = next((change for change in changes if change.row is not None), None)
+        if living is not None:
+            raise Unreadable(f"it is deleted, but its line {living.id} is not")
+        root, named = changes[0], {(change.table.name, change.id) for change in changes}
+        left = [
+            (table, record_id)
+            for table in self._catalogue.members_of(root.table.name)
+            for record_id in members_of(self._connection, table, root.id)
+            if (table.name, record_id) not in named
+        ]
+        self._states |= read_states(self._connection, [(table.name, record_id) for table, record_id in left])
+        return [
+            *changes,
+            *(
+                Change(
+                    table, record_id, root.root_id, root.version, None, b"",
+                    record_hash(table.name, record_id, *root.version, b""),
+                )
+                for table, record_id in left
+            ),
+        ]  # fmt: skip
 
     def _change(
         self, document: Pushed, table: Table, record: document_pb2.Record, record_id: str, version: Version
@@ -335,7 +367,7 @@ class Ingest:
 
 
 def _name(document: Pushed) -> str:
-    return f"{document.message.table} {document.message.id}"
+    return f"{document.message.table[:60]} {document.message.id[:ID_BYTES_MAX]}"
 
 
 def _required(change: Change) -> Iterable[Key]:

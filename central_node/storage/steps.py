@@ -5,7 +5,7 @@ central's own edits are routed by the same loop, so that a checkpoint can say th
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,8 +16,8 @@ from central_node.storage.ingest import Ingest, Ingested
 from central_node.storage.roster import check_current
 from engine.catalogue.codec import Unreadable
 from engine.catalogue.model import Catalogue
-from engine.errors import Code, PackhorseError, Unavailable
-from engine.limits import ROUTE_RECORDS
+from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
+from engine.limits import FRAME_RECORDS, ID_BYTES_MAX, ROUTE_RECORDS
 from engine.rules.authority import Owner, Right
 from engine.rules.routing import scopes_of
 from engine.rules.topology import CENTRAL_SITE, Topology
@@ -92,7 +92,12 @@ def _take_frame(
     )
     if (frame.previous_number, frame.previous_hash) != last:
         return None, None  # a frame before it was not taken: it is sent again
+    if frame.number >= 1 << 63:
+        raise PeerProblem(Code.PROTOCOL_BROKEN, "A frame came with a number beyond 2^63.")
     body = unpack(document_pb2.FrameBody, frame.body, frame.hash)
+    if len(body.documents) > FRAME_RECORDS:
+        what = f"Frame {frame.number} brought {len(body.documents)} documents, more than {FRAME_RECORDS}."
+        raise PeerProblem(Code.PROTOCOL_BROKEN, what)
     ingested = _ingest(connection, catalogue, topology, submitted.writer, list(body.documents), now)
     acknowledgement = session_pb2.Acknowledgement(number=frame.number, hash=frame.hash, outcomes=ingested.outcomes)
     connection.execute(
@@ -114,7 +119,38 @@ def _ingest(
     documents: list[document_pb2.Document],
     now: int,
 ) -> Ingested:
-    """Takes the documents together; where SQL refuses one, one by one, and holds the culprit (F39)."""
+    """Takes the documents of a frame in groups, each judged against what the group before has left."""
+    whole = Ingested([], set(), 0)
+    for first, group in _without_repeats(documents):
+        ingested = _together(connection, catalogue, topology, writer, group, now)
+        for outcome in ingested.outcomes:
+            outcome.index += first
+        whole = whole.and_then(ingested)
+    return whole
+
+
+def _without_repeats(documents: list[document_pb2.Document]) -> Iterator[tuple[int, list[document_pb2.Document]]]:
+    """(place of the first, documents) of the longest groups in which no record occurs twice: usually one."""
+    first, seen = 0, set[Key]()
+    for place, document in enumerate(documents):
+        keys = {(record.table or document.table, record.id or document.id) for record in document.records}
+        keys.add((document.table, document.id))
+        if not seen.isdisjoint(keys):
+            yield first, documents[first:place]
+            first, seen = place, set()
+        seen |= keys
+    yield first, documents[first:]
+
+
+def _together(
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    topology: Topology,
+    writer: Writer,
+    documents: list[document_pb2.Document],
+    now: int,
+) -> Ingested:
+    """Takes documents together; where SQL refuses one, one by one, and holds the culprit (F39)."""
     connection.execute("SAVEPOINT documents")
     try:
         ingested = Ingest(connection, catalogue, topology, writer, now).take(documents)
@@ -133,16 +169,17 @@ def _one_by_one(
     documents: list[document_pb2.Document],
     now: int,
 ) -> Ingested:
-    outcomes: list[session_pb2.Outcome] = []
-    moved: set[str] = set()
-    applied = 0
+    whole = Ingested([], set(), 0)
     for place, document in enumerate(documents):
         connection.execute("SAVEPOINT document")
         try:
             ingested = Ingest(connection, catalogue, topology, writer, now).take([document])
         except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError, UnicodeError):
             connection.execute("ROLLBACK TO document")
-            why = Reason(Code.UNREADABLE, f"{document.table} {document.id} holds a value that no column takes.")
+            why = Reason(
+                Code.UNREADABLE,
+                f"{document.table[:60]} {document.id[:ID_BYTES_MAX]} holds a value that no column takes.",
+            )
             kept = hold(connection, document, NEVER, writer.site, why, now)
             disposition = session_pb2.DISPOSITION_HELD if kept else session_pb2.DISPOSITION_DEFERRED
             told = session_pb2.Outcome(disposition=disposition, code=why.code, sentence=why.says)
@@ -150,10 +187,8 @@ def _one_by_one(
         connection.execute("RELEASE document")
         for outcome in ingested.outcomes:
             outcome.index = place
-        outcomes += ingested.outcomes
-        moved |= ingested.moved
-        applied += ingested.applied
-    return Ingested(outcomes, moved, applied)
+        whole = whole.and_then(ingested)
+    return whole
 
 
 def wake_held(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, now: int) -> Taken:
