@@ -59,6 +59,18 @@ def pushed(
     return changed, [(outcome.index, outcome.code) for outcome in told.outcomes], held
 
 
+@pytest.mark.parametrize("owner", ["third", "own"])
+def test_a_document_of_another_site_is_held_and_nothing_of_it_applied(central: sqlite3.Connection, owner: str) -> None:
+    message = location(central, 1, store_id=owner)
+    with undone(central):
+        changed, apart, held = pushed(central, [message, location(central, 1, record="mine")])
+        assert changed == {("location", "mine")}, "everything else flows on"
+        assert (apart, held) == ([(0, "NO_AUTHORITY")], [("location", "L")])
+        kept = central.execute("SELECT document, sentence FROM sync_held").fetchone()
+        assert document_pb2.Document.FromString(kept[0]) == message, "as it came"
+        assert "location L" in kept[1] and "Site 2" in kept[1]
+
+
 def test_a_document_that_comes_twice_is_judged_twice(central: sqlite3.Connection) -> None:
     first, second = location(central, 1), location(central, 2, base=version(central, 1), name="second")
     with undone(central):
