@@ -250,8 +250,10 @@ class CentralSession:
 
     async def _do_load_checkpoint(self, action: Action) -> Event:
         await self._node.settle()
-        cursors, compared = self._cursors, self._compared
-        found = await self._database.read(lambda c: read_checkpoint(c, self.site, cursors, compared, action.value))
+        cursors, compared, tables = self._cursors, self._compared, self._tables
+        found = await self._database.read(
+            lambda c: read_checkpoint(c, self.site, cursors, compared, action.value, tables)
+        )
         if found is not None:
             self._offered = {feed.scope: feed.position for feed in found.feeds}
         return Event("checkpoint_loaded", found)

@@ -1,7 +1,7 @@
 """What a checkpoint says: where the feeds of a site stand, with their digests, from one snapshot (F25, F44)."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from packhorse.sync.v1 import session_pb2
 
@@ -12,7 +12,12 @@ from engine.storage.pages import Cursor
 
 
 def read_checkpoint(
-    connection: sqlite3.Connection, site: int, cursors: Mapping[str, Cursor], compared: Mapping[str, int], round_: int
+    connection: sqlite3.Connection,
+    site: int,
+    cursors: Mapping[str, Cursor],
+    compared: Mapping[str, int],
+    round_: int,
+    tables: Container[str],
 ) -> session_pb2.PullCheckpoint | None:
     """The checkpoint for a site, or None when something has come that was not sent yet.
 
@@ -22,6 +27,7 @@ def read_checkpoint(
         cursors: what was sent to it, by scope.
         compared: the positions of the feeds that an earlier checkpoint of the session contained.
         round_: the push checkpoint that is answered.
+        tables: those that the site knows; it can have no digest of another (F25).
     """
     busy = "SELECT 1 FROM sync_outbox WHERE token <> framed_token UNION ALL SELECT 1 FROM sync_held WHERE ready = 1"
     if connection.execute(f"SELECT 1 FROM ({busy}) LIMIT 1").fetchone():
@@ -40,7 +46,11 @@ def read_checkpoint(
                 scope=scope,
                 generation=cursor.generation,
                 position=head,
-                digests=[session_pb2.Digest(table=t, count=d.records, sum=d.sum) for t, d in digests.items()],
+                digests=[
+                    session_pb2.Digest(table=table, count=digest.records, sum=digest.sum)
+                    for table, digest in digests.items()
+                    if table in tables
+                ],
             )
         )
     frame = connection.execute("SELECT frame_number FROM central_site WHERE site = ?", (site,)).fetchone()[0]

@@ -1,8 +1,9 @@
 """Row <-> message, and the canonical form that enters a digest. The only place that knows both shapes.
 
-Rows and wire carry a value as it was written. The canonical form of a record is its protobuf serialisation with every
-field in the order of the numbers, fields at their default left out, decimals normalised, and the fields that this
-program does not know included as they were received. Two programs of different versions therefore hash a record alike.
+Rows, wire and canonical form carry a value as it was written. The canonical form of a record is its protobuf
+serialisation with every field in the order of the numbers, fields at their default left out, and the fields that this
+program does not know included as they were received. Two programs of different versions therefore hash a record alike:
+normalising decimals would break that, because a program cannot know that a field that it does not know is one (F25).
 """
 
 import hashlib
@@ -14,7 +15,6 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from engine.catalogue.formats import normal_decimal
 from engine.catalogue.model import Column, ColumnType, Row, RowValue, Table
 
 
@@ -38,7 +38,6 @@ class TableCodec:
         self._message = table.message
         self._names = table.column_names
         self._from_row = tuple(_from_row(column) for column in table.columns)
-        self._canonical = tuple(_canonical_value(column) for column in table.columns)
         self._from_message = tuple((column.name, column.optional, _from_message(column)) for column in table.columns)
 
     def encode(self, row: Row, unknown: bytes = b"") -> bytes:
@@ -47,7 +46,7 @@ class TableCodec:
         Raises:
             Unreadable: a value does not fit the field, e.g. text in a number.
         """
-        return self._message_of(row, self._from_row).SerializeToString() + unknown
+        return self._message_of(row).SerializeToString() + unknown
 
     def decode(self, content: bytes) -> Decoded:
         """The row of a record that travelled.
@@ -69,15 +68,15 @@ class TableCodec:
 
     def canonical(self, row: Row, unknown: bytes = b"") -> bytes:
         """The bytes that enter the record's hash. Raises Unreadable as `encode` does."""
-        known = self._message_of(row, self._canonical).SerializeToString(deterministic=True)
+        known = self._message_of(row).SerializeToString(deterministic=True)
         return known if not unknown else _sorted_fields(known + unknown)
 
-    def _message_of(self, row: Row, converters: tuple[Callable[[RowValue], RowValue], ...]) -> Message:
+    def _message_of(self, row: Row) -> Message:
         try:
             return self._message(
                 **{
                     name: convert(value)
-                    for name, value, convert in zip(self._names, row, converters, strict=True)
+                    for name, value, convert in zip(self._names, row, self._from_row, strict=True)
                     if value is not None
                 }
             )
@@ -107,14 +106,6 @@ def _from_row(column: Column) -> Callable[[RowValue], RowValue]:
         # The default is left out, as of every field: an older program that does not know the field hashes alike.
         return lambda value: "" if value == "0" else value
     return lambda value: value
-
-
-def _canonical_value(column: Column) -> Callable[[RowValue], RowValue]:
-    if column.type is ColumnType.DECIMAL and column.optional:
-        return lambda value: normal_decimal(str(value))
-    if column.type is ColumnType.DECIMAL:
-        return lambda value: "" if (normal := normal_decimal(str(value))) == "0" else normal
-    return _from_row(column)
 
 
 def _from_message(column: Column) -> Callable[[RowValue], RowValue]:

@@ -1,4 +1,4 @@
-"""The text formats of columns: which text is valid, and the one normal form of a decimal."""
+"""The text formats of columns: which text is valid."""
 
 import re
 from datetime import date, datetime
@@ -10,22 +10,6 @@ _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TRUE = frozenset(("1", "true", "t", "yes", "y"))
 _FALSE = frozenset(("0", "false", "f", "no", "n", ""))
-
-
-def normal_decimal(text: str) -> str:
-    """The one form of a decimal that enters a digest: no needless zeros, no point without digits, no minus zero.
-
-    Text that is no plain decimal comes back as it is: a row that was applied is never refused afterwards.
-    """
-    if text.isascii() and text.isdigit() and (text[0] != "0" or len(text) == 1):
-        return text
-    if not _DECIMAL.fullmatch(text):
-        return text
-    sign = "-" if text[0] == "-" else ""
-    whole, _, fraction = text.lstrip("-").partition(".")
-    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
-    normal = f"{whole}.{fraction}" if fraction else whole
-    return normal if normal == "0" else sign + normal
 
 
 def parse(column: Column, text: str) -> RowValue:

@@ -72,10 +72,21 @@ def test_an_added_optional_field_survives(text: RowValue) -> None:
     assert known == unknown
 
 
-@pytest.mark.parametrize("text", ["1.5", "-3", "0"])
-def test_an_added_decimal_hashes_alike_at_both(text: str) -> None:
-    """A program that does not know the field cannot normalise it: the digests agree where it was written normally."""
-    known, unknown = passed_on(NEWER_DECIMAL["unit"], catalogue()["unit"], ("u", "c", "n", "", text))
+@every_table
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_f25_an_added_decimal_hashes_alike_however_it_is_written(name: str, data: st.DataObject) -> None:
+    """A program that does not know the field cannot know that `1.50` is a number: every way to write it counts."""
+    row = data.draw(rows_of(NEWER_DECIMAL[name]))
+    known, unknown = passed_on(NEWER_DECIMAL[name], catalogue()[name], row)
+    assert known == unknown
+
+
+@pytest.mark.parametrize("text", ["1.50", "1.5", "01.5", "-3", "0", "0.00", "-0", "1.000"])
+@pytest.mark.parametrize("optional", [False, True], ids=["always there", "optional"])
+def test_f25_no_way_to_write_a_number_divides_two_versions(text: str, optional: bool) -> None:
+    newer = changed_catalogue([_optional("added", 100, written=DECIMAL)]) if optional else NEWER_DECIMAL
+    known, unknown = passed_on(newer["unit"], catalogue()["unit"], ("u", "c", "n", "", text))
     assert known == unknown
 
 
