@@ -20,6 +20,7 @@ from central_node.storage.steps import Submitted, Taken, refresh_topology, route
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
 from engine.limits import INGEST_FRAMES, WATCH_SECONDS_BUSY, WATCH_SECONDS_IDLE
+from engine.rpc.trace import Trace
 from engine.rules.topology import Topology
 from engine.session.frames import Link
 from engine.session.machine import Event
@@ -34,6 +35,9 @@ class Session(Protocol):
     """What the loop knows of a session."""
 
     site: int
+
+    trace: Trace
+    """Told of what becomes of the session's frames."""
 
     def post(self, event: Event) -> None:
         """Tells the session's machine of something."""
@@ -151,9 +155,13 @@ class CentralNode:
         if not batch:
             return
         frames = [submitted for _, submitted in batch]
-        work = partial(
-            take_frames, catalogue=self.catalogue, topology=self.topology, frames=frames, now=int(time.time())
-        )
+        now = int(time.time())
+
+        def work(connection: sqlite3.Connection) -> Taken:
+            for session, submitted in batch:
+                session.trace("apply_begin", submitted.frame)
+            return take_frames(connection, self.catalogue, self.topology, frames, now)
+
         try:
             taken = await self.database.write(work)
         except Unavailable as error:
@@ -162,10 +170,11 @@ class CentralNode:
         except Exception:
             self._tell_busy(batch, Unavailable(Code.INTERNAL, "A frame could not be taken.", 5.0))
             raise
-        for (session, _), told in zip(batch, taken.acknowledgements, strict=True):
+        for (session, submitted), told in zip(batch, taken.acknowledgements, strict=True):
             if isinstance(told, PackhorseError):
                 session.post(Event("failed", told))
             elif told is not None:
+                session.trace("apply_commit", submitted.frame)
                 self.counters["frames"] += 1
                 session.post(Event("frame_ingested", told))
         self._moved(taken)

@@ -48,7 +48,7 @@ class SyncService(sync_service_pb2_grpc.SyncServiceServicer):
 
         log = _log.bind(site=site)
         log.info("session began", peer=context.peer())
-        error = await CentralSession(self._node, site, send, receive, self._trace).run()
+        error = await CentralSession(self._node, site, send, receive, self._trace(site)).run()
         log.info("session ended", code=error.code.value if error else "", what=error.what if error else "goodbye")
 
     async def _authorise(self, context: SessionContext) -> int:

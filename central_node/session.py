@@ -58,7 +58,7 @@ class CentralSession:
         trace: Callable[[str, object], None],
     ) -> None:
         self.site = site
-        self._node, self._database, self._trace = node, node.database, trace
+        self._node, self._database, self.trace = node, node.database, trace
         self._id = secrets.token_hex(16)
         self._writer = Writer(site, "")
         self._era = 0

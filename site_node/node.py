@@ -113,7 +113,7 @@ class SiteNode:
         """Runs one session; errors come back in the result."""
         meta = await self.database.read(read_meta)
         me = Writer(int(meta["site"]), meta["epoch"])
-        session = SiteSession(self.database, self.catalogue, me, stay, self._pace, self._tell, self._trace)
+        session = SiteSession(self.database, self.catalogue, me, stay, self._pace, self._tell, self._trace(me.site))
         session.on_report = self._reported
         error: PackhorseError | None
         try:

@@ -207,9 +207,13 @@ class SiteSession:
 
     async def _do_store_pull(self, action: Action) -> Event:
         frame: document_pb2.PullFrame = action.value
-        self._trace("apply_begin", frame.sequence)
-        received = await self._database.write(lambda connection: self._apply(connection, frame))
-        self._trace("apply_commit", frame.sequence)
+
+        def apply(connection: sqlite3.Connection) -> Received:
+            self._trace("apply_begin", frame)
+            return self._apply(connection, frame)
+
+        received = await self._database.write(apply)
+        self._trace("apply_commit", frame)
         self.tally.pulled += received.records
         self.tally.progressed = True
         self.tally.remaining = frame.records_remaining

@@ -116,8 +116,8 @@ class Driver:
             *_, message = await self._outgoing.get()
             try:
                 if not self._is_broken:
-                    await self._send(message)
                     self._trace("sent", message)
+                    await self._send(message)
             except Unavailable:
                 # What the peer said last may still be unread: the reader finds the end, and the reason, by itself.
                 if not self._is_broken:

@@ -1,7 +1,9 @@
 """A line-buffered trace of what a session sends, receives and applies, for tests and for finding faults.
 
-Off unless the environment variable PACKHORSE_TRACE names a file. A line is `monotonic-nanoseconds word number`; it is
-written before the next thing happens, so that it survives a killed process. Never any content of records.
+Off unless the environment variable PACKHORSE_TRACE names a file. A line is written before the next thing happens, so
+that it survives a killed process. Never any content of records. What the words mean: docs/operating.md.
+
+A message is told as sent before its first byte is: whatever left the process is in the trace.
 """
 
 import os
@@ -9,33 +11,62 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from packhorse.sync.v1 import session_pb2
+from packhorse.sync.v1 import document_pb2, session_pb2
+
+from engine.session.frames import unpack
 
 VARIABLE = "PACKHORSE_TRACE"
 Trace = Callable[[str, Any], None]
+_ACKNOWLEDGEMENTS = {"acknowledgement": "push", "pull_acknowledgement": "pull"}
 
 
-def open_trace() -> Trace:
-    """The trace that the environment asks for, or one that does nothing."""
+def open_trace() -> Callable[[int], Trace]:
+    """Gives the trace of the sessions of a site, by its number: what the environment asks for, or one that does
+    nothing."""
     name = os.environ.get(VARIABLE)
     if not name:
-        return lambda _word, _value: None
+        return lambda _site: lambda _word, _value: None
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def trace(word: str, value: Any) -> None:
-        told = f"{word}_{value.WhichOneof('message')} {_number(value)}" if _is_message(value) else f"{word} {value}"
-        os.write(descriptor, f"{time.monotonic_ns()} {told}\n".encode())
+    def of_site(site: int) -> Trace:
+        def trace(word: str, value: Any) -> None:
+            for told, number, more in _facts(word, value):
+                os.write(descriptor, f"{time.monotonic_ns()} {told} {number} {site}{more}\n".encode())
 
-    return trace
+        return trace
+
+    return of_site
 
 
-def _is_message(value: Any) -> bool:
-    return isinstance(value, session_pb2.SiteMessage | session_pb2.CentralMessage)
+def _facts(word: str, value: Any) -> list[tuple[str, int, str]]:
+    """(word, number, what follows the site) of each line that tells it."""
+    if isinstance(value, session_pb2.SiteMessage | session_pb2.CentralMessage):
+        name = str(value.WhichOneof("message"))
+        return _message(word, name, getattr(value, name))
+    if isinstance(value, document_pb2.Frame):
+        return [(word, value.number, " push")]
+    if isinstance(value, document_pb2.PullFrame):
+        return [(word, value.sequence, f" pull{_feeds(value)}")]
+    return [(word, value, "")]
+
+
+def _message(word: str, name: str, message: Any) -> list[tuple[str, int, str]]:
+    if name in ("frame", "pull_frame"):
+        return _facts(f"frame_{word}", message)
+    if name in _ACKNOWLEDGEMENTS and word == "received":
+        return [("frame_acked", _number(message), f" {_ACKNOWLEDGEMENTS[name]}")]
+    missed = [("frame_acked", told.number, " push") for told in message.missed] if name == "welcome" else []
+    return [(f"{word}_{name}", _number(message), ""), *(missed if word == "received" else [])]
 
 
 def _number(message: Any) -> int:
-    inner = getattr(message, str(message.WhichOneof("message")))
     for name in ("number", "sequence", "round"):
-        if name in inner.DESCRIPTOR.fields_by_name:
-            return int(getattr(inner, name))
+        if name in message.DESCRIPTOR.fields_by_name:
+            return int(getattr(message, name))
     return 0
+
+
+def _feeds(frame: document_pb2.PullFrame) -> str:
+    """Which positions of which feeds a pull frame carries."""
+    body = unpack(document_pb2.PullBody, frame.body, frame.hash)
+    return "".join(f" {s.scope}:{s.generation}:{s.from_position}-{s.to_position}" for s in body.sections)

@@ -129,7 +129,7 @@ async def test_a_held_document_that_was_superseded_does_not_come_back(country: C
 def traced_frames(trace: Path) -> list[tuple[str, int]]:
     """(word, number) of what matters in a site's trace, in order."""
     words = (line.split() for line in trace.read_text().splitlines())
-    return [(word[1], int(word[2])) for word in words if word[1] in ("sent_hello", "sent_frame", "settled")]
+    return [(word[1], int(word[2])) for word in words if word[1] in ("sent_hello", "frame_sent", "settled")]
 
 
 async def test_after_a_sigkill_of_the_central_the_era_differs_and_no_committed_frame_is_asked_for_again(
@@ -150,10 +150,10 @@ async def test_after_a_sigkill_of_the_central_the_era_differs_and_no_committed_f
     await until("SELECT count(*) FROM stock_line", country.central.database, 12_000, 60)
     assert await country.until_agreed(30)
     assert one(country.central.database, "SELECT era FROM central_era ORDER BY number DESC") != era
-    after = [number for word, number in traced_frames(trace)[before:] if word == "sent_frame"]
+    after = [number for word, number in traced_frames(trace)[before:] if word == "frame_sent"]
     assert after
     assert min(after) > committed, "a committed frame was sent again"
-    assert max(Counter(number for word, number in traced_frames(trace) if word == "sent_frame").values()) <= 2
+    assert max(Counter(number for word, number in traced_frames(trace) if word == "frame_sent").values()) <= 2
 
 
 async def test_a_site_that_is_killed_goes_on_with_the_bytes_it_had_cut(country: Country, tmp_path: Path) -> None:
