@@ -31,6 +31,10 @@ check: install  ## Format, lint and types of the code, lint and breaking changes
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking --against protos/baseline.binpb
 
+CRASH_ROUNDS ?= 5
+crashes: install  ## Kill daemons with frames in flight, CRASH_ROUNDS rounds from PACKHORSE_SEED on, and count
+	PACKHORSE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(BIN)/python -m pytest --capture no --timeout 1800 tests/processes/test_crashes.py
+
 SEEDS ?= 100
 FIRST_SEED ?= 1
 simulate: install  ## Run SEEDS seeds of the simulator from FIRST_SEED on
@@ -50,4 +54,4 @@ documents: install  ## Write the generated parts of the documents again
 baseline: install  ## At a release: make today's contract the one that later changes are compared with
 	$(BIN)/buf build --output protos/baseline.binpb
 
-.PHONY: help install demo test check simulate mutants protos documents baseline
+.PHONY: help install demo test check crashes simulate mutants protos documents baseline

@@ -48,6 +48,13 @@ class Node:
         return self.directory / "node.db"
 
     @property
+    def process_id(self) -> int:
+        """Of the daemon. Raises RuntimeError where none was started."""
+        if self._daemon is None:
+            raise RuntimeError(f"no daemon of {self.directory} was started")
+        return self._daemon.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether the daemon that was started is still there."""
         return self._daemon is not None and self._daemon.returncode is None
@@ -155,6 +162,21 @@ class Country:
         """`site-node join` over the site's link."""
         central = f"127.0.0.1:{site.link.port}"
         return await site.command("join", "DIR", "--central", central, "--token", token, "--json")
+
+    async def join_and_kill(self, site: SiteNode, token: str) -> None:
+        """Kills `site-node join` as soon as the directory is a site's: next to nothing has been pulled then."""
+        words = ("join", str(site.directory), "--central", f"127.0.0.1:{site.link.port}", "--token", token)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", site.module, *words,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, env=site.environment,
+        )  # fmt: skip
+        deadline = asyncio.get_running_loop().time() + START_SECONDS
+        while not (site.directory / "node.toml").exists():
+            if process.returncode is not None or asyncio.get_running_loop().time() > deadline:
+                raise RuntimeError(f"joining failed with {process.returncode}")
+            await asyncio.sleep(0.01)
+        process.kill()
+        await process.wait()
 
     async def import_file(self, table: str, file: Path, *options: str) -> dict[str, Any]:
         """Imports a CSV file at the central."""
