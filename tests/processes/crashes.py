@@ -110,6 +110,21 @@ async def kill_at(pair: Pair, direction: str, victim: Node, moment: Moment, chan
     raise AssertionError(f"no kill hit a frame {moment}")
 
 
+async def found_store_of_the_central(country: Country, seed: int) -> Paperwork:
+    """A store that is active at the central, with documents, and a larger catalogue; traces on."""
+    await country.central.stop()
+    country.central.environment = country.environment | {"PACKHORSE_TRACE": str(country.folder / "central.trace")}
+    await country.central.start()
+    with opened(country.central.database) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO store (id, name) VALUES (?, 'of the central')", (HQ,))
+        items = [(f"item-more-{number:05}", f"Item {number}") for number in range(2000)]
+        connection.executemany("INSERT INTO item (id, name) VALUES (?, ?)", items)
+        connection.execute("COMMIT")
+    assert (await country.assign(HQ, 1)).exit_code == 0
+    return Paperwork(country.central.database, HQ, seed)
+
+
 async def expect_pair(country: Country, number: int, seed: int) -> tuple[Pair, str]:
     """A site that may join, with a store of its own and a collector's copy of the central's store; and its token."""
     store = f"store-{number}"

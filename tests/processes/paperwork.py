@@ -54,6 +54,16 @@ class Paperwork:
         connection.execute("COMMIT")
         connection.close()
 
+    def revise(self) -> None:
+        """Changes every invoice that is not final, in one transaction: lines are added, changed and deleted."""
+        connection = self._open()
+        connection.execute("BEGIN IMMEDIATE")
+        for invoice in self._ids(connection, "invoice", "status = 'new'"):
+            for edit in self._chance.choices((self._add_line, self._change_line, self._delete_line), k=6):
+                edit(connection, invoice)
+        connection.execute("COMMIT")
+        connection.close()
+
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(self._database, timeout=60, isolation_level=None)
 

@@ -18,7 +18,7 @@ import pytest
 from field_lab.comparison import differences, rows
 from field_lab.country import Country, Node, SiteNode
 from field_lab.link import CLEAN_LINK, LinkConditions
-from tests.processes.crashes import HQ, Pair, expect_pair, kill_at
+from tests.processes.crashes import Pair, expect_pair, found_store_of_the_central, kill_at
 from tests.processes.paperwork import TORN, Paperwork
 from tests.processes.supplies import one, opened
 from tests.processes.traces import Moment
@@ -37,21 +37,6 @@ def bad_link(seed: int) -> LinkConditions:
         latency_ms=60, jitter_ms=20, rate_bytes_per_second=80_000,
         cut_every_seconds=0.5, cut_every_seconds_max=3.0, seed=seed,
     )  # fmt: skip
-
-
-async def found_store_of_the_central(country: Country) -> Paperwork:
-    """A store that is active at the central, with documents, and a larger catalogue; traces on."""
-    await country.central.stop()
-    country.central.environment = country.environment | {"PACKHORSE_TRACE": str(country.folder / "central.trace")}
-    await country.central.start()
-    with opened(country.central.database) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("INSERT INTO store (id, name) VALUES (?, 'of the central')", (HQ,))
-        items = [(f"item-more-{number:05}", f"Item {number}") for number in range(2000)]
-        connection.executemany("INSERT INTO item (id, name) VALUES (?, ?)", items)
-        connection.execute("COMMIT")
-    assert (await country.assign(HQ, 1)).exit_code == 0
-    return Paperwork(country.central.database, HQ, SEED)
 
 
 async def agree(pair: Pair, central_paperwork: Paperwork) -> None:
@@ -97,7 +82,7 @@ def ends(pair: Pair) -> Counter[str]:
 
 @pytest.mark.parametrize("phase", ["initialise", "push", "pull"])
 async def test_a_kill_with_frames_in_flight_loses_doubles_and_repeats_nothing(country: Country, phase: str) -> None:
-    central_paperwork = await found_store_of_the_central(country)
+    central_paperwork = await found_store_of_the_central(country, SEED)
     pairs: list[Pair] = []
     direction = "push" if phase == "push" else "pull"
     in_gap = kills = misses = 0
