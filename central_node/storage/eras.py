@@ -34,7 +34,8 @@ def current_era(connection: sqlite3.Connection) -> int | None:
 
 def check_era(connection: sqlite3.Connection, era: int) -> None:
     """Raises Refused with CENTRAL_RESTORED when this database has never known the era."""
-    if connection.execute("SELECT 1 FROM central_era WHERE era = ?", (era,)).fetchone() is None:
+    is_possible = era < 1 << 63
+    if not is_possible or connection.execute("SELECT 1 FROM central_era WHERE era = ?", (era,)).fetchone() is None:
         raise Refused(
             Code.CENTRAL_RESTORED, "The site has seen a run of the central node that this database does not know."
         )

@@ -269,7 +269,7 @@ class Ingest:
                 canonical = codec(table).canonical(row, unknown)
                 if row[0] != record_id or (table.parent and table.value(row, table.parent_column) != root_id):
                     raise Unreadable(f"its record {record_id} names another document")
-            case "deleted":
+            case "deleted" if record.deleted:
                 pass
             case _:
                 raise Unreadable(f"its record {record_id} has no content")

@@ -121,7 +121,7 @@ def open_session(
         "UPDATE central_site SET session = ?, last_seen = ?, waiting_to_push = ?, software_version = ?,"
         " clock_difference_milliseconds = ? WHERE site = ?",
         (session, now, hello.waiting_to_push, hello.software_version[:40],
-         hello.clock_milliseconds - now * 1000, hello.site),
+         _storable(hello.clock_milliseconds - now * 1000), hello.site),
     )  # fmt: skip
     connection.execute("DELETE FROM central_note WHERE site = ? AND number <= ?", (hello.site, hello.last_acknowledged))
     notes = connection.execute(
@@ -141,6 +141,11 @@ def open_session(
         return Opened(welcome, {}, [])
     known = remembered if same else {}
     return Opened(welcome, *reconcile_subscriptions(connection, hello.site, known, topology))
+
+
+def _storable(difference: int) -> int:
+    """A clock may stand at any number of 64 bits."""
+    return max(min(difference, (1 << 63) - 1), -(1 << 63))
 
 
 def _take_lineage(

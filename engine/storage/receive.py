@@ -103,6 +103,7 @@ def apply_pull(
     Raises:
         PeerProblem: PROTOCOL_BROKEN when a section does not continue this node's position; nothing is applied then.
     """
+    _check_numbers(body)
     for change in body.subscriptions:
         _change_subscription(connection, change)
     arrived: list[_Arrived] = []
@@ -130,6 +131,16 @@ def apply_pull(
     return received
 
 
+def _check_numbers(body: document_pb2.PullBody) -> None:
+    numbers = [change.generation for change in body.subscriptions]
+    for section in body.sections:
+        numbers += (section.generation, section.from_position, section.to_position)
+        if section.to_position < section.from_position:
+            raise PeerProblem(Code.PROTOCOL_BROKEN, f"The central sent {section.scope[:200]} backwards.")
+    if max(numbers, default=0) >= 1 << 63:
+        raise PeerProblem(Code.PROTOCOL_BROKEN, "The central sent a generation or position beyond 2^63.")
+
+
 def _change_subscription(connection: sqlite3.Connection, change: document_pb2.SubscriptionChange) -> None:
     scope = scope_numbers(connection, [change.scope])[change.scope]
     if change.closed:
@@ -153,7 +164,7 @@ def _check_continues(connection: sqlite3.Connection, section: document_pb2.FeedS
     if (generation, position) != (section.generation, section.from_position):
         raise PeerProblem(
             Code.PROTOCOL_BROKEN,
-            f"The central sent {section.scope} from position {section.from_position} of generation"
+            f"The central sent {section.scope[:200]} from position {section.from_position} of generation"
             f" {section.generation}; this site is at {position} of {generation}.",
         )
 
@@ -182,6 +193,9 @@ def _apply(
     for record in arrived:
         key = (record.table.name, record.id)
         kind = record.body.WhichOneof("body")
+        if max(record.version) >= 1 << 63:
+            unreadable[record.root] = "its version is beyond 2^63"
+            continue
         if kind == "hash":
             if not _agrees(connection, local, record, key, me) and key not in local.pending:
                 wants[record.root] = None
@@ -189,6 +203,9 @@ def _apply(
         change = _judge(record, key, local, kind, unreadable)
         if change is not None:
             changes[key] = change
+    if unreadable:  # a document is applied whole or not at all (law 5)
+        torn = {(record.table.name, record.id) for record in arrived if record.root in unreadable}
+        changes = {key: change for key, change in changes.items() if key not in torn}
     memberships = _memberships(connection, [(r.table.name, r.id) for r in arrived])
     for key, change in changes.items():
         state = local.states.get(key)
@@ -224,7 +241,7 @@ def _agrees(connection: sqlite3.Connection, local: _Local, record: _Arrived, key
 def _judge(record: _Arrived, key: Key, local: _Local, kind: str | None, unreadable: dict[Key, str]) -> Change | None:
     """The change to write for a record that came with content or as a tombstone, or None."""
     state = local.states.get(key)
-    if key in local.pending or kind is None:
+    if key in local.pending:
         return None
     if state is not None and state.version.order > record.version.order:
         return None
@@ -240,8 +257,10 @@ def _judge(record: _Arrived, key: Key, local: _Local, kind: str | None, unreadab
     return change
 
 
-def _change(record: _Arrived, kind: str) -> Change:
+def _change(record: _Arrived, kind: str | None) -> Change:
     name = record.table.name
+    if kind is None or (kind == "deleted" and not record.body.deleted):
+        raise Unreadable(f"{name} {record.id} is neither deleted nor has it any content")
     if kind == "deleted":
         empty = record_hash(name, record.id, *record.version, b"")
         return Change(record.table, record.id, record.root_id, record.version, None, b"", empty)
@@ -297,7 +316,7 @@ def _join_scopes(connection: sqlite3.Connection, arrived: list[_Arrived], before
             continue
         key = (record.table.name, record.id)
         state = states.get(key)
-        if record.body.WhichOneof("body") == "deleted" and (state is None or state.deleted):
+        if record.body.deleted and (state is None or state.deleted):
             ended.append((*key, record.scope))
         elif record.scope not in before.get(key, ()):
             joined.append((*key, record.scope, record.root_id))

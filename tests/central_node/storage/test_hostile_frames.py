@@ -162,3 +162,11 @@ def test_fields_of_a_newer_program_are_kept_and_passed_on(central: sqlite3.Conne
         assert pushed(central, [message])[1:] == ([], [])
         kept = central.execute("SELECT fields FROM sync_unknown WHERE id = 'L'").fetchall()
         assert kept == [(unknown,)]
+
+
+def test_what_is_not_deleted_is_not_deleted(central: sqlite3.Connection) -> None:
+    """`deleted: false` is on the wire when a client sets it: it never deletes."""
+    message = location(central, 2, base=version(central, 1), record="location-far")
+    message.records[0].deleted = False
+    with undone(central):
+        assert pushed(central, [message]) == (set(), [(0, "UNREADABLE")], [("location", "location-far")])
