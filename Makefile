@@ -42,7 +42,7 @@ simulate: install  ## Run SEEDS seeds of the simulator from FIRST_SEED on
 
 ONLY ?=
 mutants: install  ## Break each law and finding on purpose and see its test fail; ONLY=name runs one
-	ONLY=$(ONLY) $(BIN)/python -m tests.mutants.run
+	ONLY='$(ONLY)' $(BIN)/python -m tests.mutants.run
 
 protos: install  ## Generate the Python messages again from the contract
 	$(BIN)/buf format --write

@@ -179,6 +179,8 @@ class Ingest:
             base = stored  # what was held has been applied since, and this continues it
         if base != stored and self._is_foreign_tombstone(document.key):
             stored = NEVER
+        if stored == NEVER and document.key in self._roots:
+            base = stored  # created here for its owner: whatever the owner has supersedes it
         if base != stored or not version.is_newer_than(stored):
             says = (
                 f"{_name(document)} continues version {base.counter} of term {base.term}; stored is version"

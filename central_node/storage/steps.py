@@ -90,8 +90,8 @@ def _take_frame(
     last = Link(
         *connection.execute("SELECT frame_number, frame_hash FROM central_site WHERE site = ?", (site,)).fetchone()
     )
-    if (frame.previous_number, frame.previous_hash) != last:
-        return None, None  # a frame before it was not taken: it is sent again
+    if (frame.previous_number, frame.previous_hash) != last or frame.number <= last.number:
+        return None, None  # a frame before it was not taken, or it is no new one: Welcome tells what was taken (F1)
     if frame.number >= 1 << 63:
         raise PeerProblem(Code.PROTOCOL_BROKEN, "A frame came with a number beyond 2^63.")
     body = unpack(document_pb2.FrameBody, frame.body, frame.hash)

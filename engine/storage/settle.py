@@ -48,17 +48,8 @@ def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[
     It then has what earlier frames carried of them too: a version is applied only on top of the one that it continues,
     and a document that was held comes again whole.
     """
-    chosen = set(documents)
-    rows = _newest(
-        row
-        for row in connection.execute(
-            "SELECT f.table_name, f.id, f.root_table, f.root_id, f.member_of, f.token, f.term, f.term_id, f.counter,"
-            " f.hash, f.deleted, r.hash, r.deleted FROM sync_in_flight AS f LEFT JOIN sync_record AS r"
-            " ON r.table_name = f.table_name AND r.id = f.id WHERE f.frame <= ? ORDER BY f.frame",
-            (frame,),
-        )
-        if (row[2], row[3]) in chosen
-    )
+    carried = _carried(connection, frame, set(documents))
+    rows = _newest(carried)
     ledger = DigestLedger()
     for row in rows:
         for (scope,) in connection.execute(
@@ -79,7 +70,9 @@ def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[
         [(r[0], r[1], r[4], r[6], r[7], r[8], r[9], r[10], frame, r[5], site, epoch, r[10]) for r in rows],
     )
     connection.executemany(
-        "DELETE FROM sync_outbox WHERE table_name = ? AND id = ? AND token = ?", [(r[0], r[1], r[5]) for r in rows]
+        # Of every frame: a later one may carry the record again only because its document had another change.
+        "DELETE FROM sync_outbox WHERE table_name = ? AND id = ? AND token = ?",
+        [(r[0], r[1], r[5]) for r in carried],
     )
     connection.executemany(
         "DELETE FROM sync_in_flight WHERE table_name = ? AND id = ? AND frame <= ?",
@@ -90,6 +83,20 @@ def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[
         [(*document, frame) for document in documents],
     )
     return len(rows)
+
+
+def _carried(connection: sqlite3.Connection, frame: int, documents: set[Key]) -> list[tuple[Any, ...]]:
+    """What this frame and those before it carry of these documents, with the state of each record."""
+    return [
+        row
+        for row in connection.execute(
+            "SELECT f.table_name, f.id, f.root_table, f.root_id, f.member_of, f.token, f.term, f.term_id, f.counter,"
+            " f.hash, f.deleted, r.hash, r.deleted FROM sync_in_flight AS f LEFT JOIN sync_record AS r"
+            " ON r.table_name = f.table_name AND r.id = f.id WHERE f.frame <= ? ORDER BY f.frame",
+            (frame,),
+        )
+        if (row[2], row[3]) in documents
+    ]
 
 
 def _newest(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""Runs the mutants: `make mutants`, `make mutants ONLY=name`.
+"""Runs the mutants: `make mutants`, `make mutants ONLY=name` or ONLY='f14_*'.
 
 For each mutant the sources are copied to a temporary folder, the text is replaced there, and the one test or the seeds
 that have to notice run in that copy: they must fail. Before that they run once in a copy that nothing was changed in,
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,7 +129,7 @@ def main(only: str) -> int:
     """Runs all mutants or one; returns the exit code."""
     console = Console(width=None if sys.stdout.isatty() else 200)
     try:
-        mutants = [mutant for mutant in read_mutants() if only in ("", mutant.name)]
+        mutants = [mutant for mutant in read_mutants() if fnmatch(mutant.name, only or "*")]
     except ValueError as error:
         console.print(f"[red]{escape(str(error))}")
         return 1

@@ -1,0 +1,196 @@
+"""A central node whose messages are carried by hand; see exchange.py."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from packhorse.sync.v1 import document_pb2, session_pb2
+
+from central_node.storage.eras import begin_era
+from central_node.storage.roster import (
+    check_current,
+    configuration_cursor,
+    note_positions,
+    open_session,
+    reconcile_subscriptions,
+    take_positions,
+)
+from central_node.storage.steps import Submitted, refresh_topology, route_own, take_frames, wake_held
+from central_node.storage.topology import administering
+from engine.catalogue.descriptors import catalogue
+from engine.errors import PackhorseError
+from engine.rules.topology import CopyType
+from engine.rules.versions import Term
+from engine.session.frames import pack
+from engine.storage.configuration import read_topology
+from engine.storage.pages import Cursor, read_page, read_wanted
+from engine.storage.records import Key, Writer
+from tests.engine.storage.site_end import NOW, PLENTY, Node
+
+Told = session_pb2.Acknowledgement | PackhorseError | None
+"""What becomes of a frame: an acknowledgement, an error that ends the session, or nothing."""
+
+
+class Session(NamedTuple):
+    """A session at the central. `cursors` is what was sent."""
+
+    site: int
+    id: str
+    writer: Writer
+    welcome: session_pb2.Welcome
+    cursors: dict[str, Cursor]
+    changes: list[document_pb2.SubscriptionChange]
+
+
+class CentralEnd(Node):
+    """The central."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._sessions = 0
+        self.era = 1
+
+    def start(self) -> None:
+        """A run of the central begins, in an era that never was."""
+        self.era += 1
+        era = self.era
+        self.write(lambda c: begin_era(c, era))
+        self.write(refresh_topology)
+
+    def restart(self) -> None:
+        """See Node."""
+        super().restart()
+        self.start()
+
+    def restore(self, backup: Path) -> None:
+        """See Node."""
+        super().restore(backup)
+        self.start()
+
+    def edit(self, *statements: str) -> None:
+        """See Node; the edits are routed."""
+        super().edit(*statements)
+        self.route()
+
+    def administer(self, *statements: str) -> None:
+        """One transaction of a command that changes the topology; it is routed."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            with administering(connection):
+                for statement in statements:
+                    connection.execute(statement)
+
+        self.write(work)
+        self.route()
+
+    def put_copy(self, store: str, site: int, kind: CopyType, term: Term | None = None) -> None:
+        """Gives a site a copy of a store; NONE takes it away."""
+        delete = f"DELETE FROM store_copy WHERE id = '{store}@{site}'"
+        counter, random = term or Term()
+        insert = f"INSERT INTO store_copy VALUES ('{store}@{site}', '{store}', {site}, '{kind}', {counter}, {random})"
+        update = f"ON CONFLICT (id) DO UPDATE SET type = '{kind}', term = {counter}, term_id = {random}"
+        self.administer(delete if kind is CopyType.NONE else f"{insert} {update}")
+
+    def route(self) -> None:
+        """Routes what was edited here, to the end."""
+        while self.one("SELECT 1 FROM sync_outbox WHERE token <> framed_token"):
+            self.write(lambda c: route_own(c, catalogue(), read_topology(c), NOW))
+
+    def wake(self) -> None:
+        """Judges documents again whose wait is over."""
+        while self.one("SELECT 1 FROM sync_held WHERE ready = 1"):
+            self.write(lambda c: wake_held(c, catalogue(), read_topology(c), NOW))
+
+    def open(self, hello: session_pb2.Hello) -> Session:
+        """Judges a Hello; configuration comes inside Welcome. Raises Refused."""
+        self._sessions += 1
+        session, token = f"session-{self._sessions}", self._sessions.to_bytes(32, "big")
+        writer = Writer(hello.site, hello.epoch.hex())
+
+        def judge(connection: sqlite3.Connection) -> Session:
+            opened = open_session(connection, hello, session, token, read_topology(connection), NOW)
+            made = Session(hello.site, session, writer, opened.welcome, dict(opened.cursors), list(opened.changes))
+            cursor = configuration_cursor(connection, opened, hello)
+            if cursor is not None:
+                changes = [change for change in made.changes if change.scope == cursor.scope]
+                made.changes[:] = [change for change in made.changes if change.scope != cursor.scope]
+                page = read_page(connection, catalogue(), [cursor], writer, frozenset(catalogue().tables), PLENTY)
+                if changes or page.sections:
+                    body, told = pack(document_pb2.PullBody(subscriptions=changes, sections=page.sections))
+                    made.welcome.configuration.body, made.welcome.configuration.hash = body, told
+                if page.sections and made.cursors:
+                    made.cursors[cursor.scope] = cursor._replace(position=page.sections[-1].to_position)
+            return made
+
+        return self.write(judge)
+
+    def take_positions(self, session: Session, shown: list[session_pb2.FeedPosition], era: int) -> Session:
+        """Takes the position table of a site. Raises Refused."""
+
+        def take(connection: sqlite3.Connection) -> Session:
+            check_current(connection, session.site, session.id)
+            cursors, changes = take_positions(connection, session.site, era, shown, read_topology(connection))
+            return session._replace(cursors=cursors, changes=changes)
+
+        return self.write(take)
+
+    def follow_topology(self, session: Session) -> None:
+        """Opens and closes subscriptions in a session, as the topology says now."""
+
+        def reconcile(connection: sqlite3.Connection) -> None:
+            topology = read_topology(connection)
+            cursors, changes = reconcile_subscriptions(connection, session.site, dict(session.cursors), topology)
+            session.cursors.clear()
+            session.cursors.update(cursors)
+            session.changes.extend(changes)
+
+        self.write(reconcile)
+
+    def take(self, session: Session, *frames: document_pb2.Frame) -> list[Told]:
+        """Takes frames of one session, all in one transaction."""
+        submitted = [Submitted(session.writer, session.id, frame) for frame in frames]
+        return self.take_together(submitted)
+
+    def push(self, session: Session, *documents: document_pb2.Document) -> session_pb2.Acknowledgement:
+        """Takes a frame with documents that no site of ours has made."""
+        last = self.connection.execute(
+            "SELECT frame_number, frame_hash FROM central_site WHERE site = ?", (session.site,)
+        ).fetchone()
+        body, told = pack(document_pb2.FrameBody(documents=documents))
+        frame = document_pb2.Frame(
+            number=last[0] + 1, hash=told, previous_number=last[0], previous_hash=last[1], body=body
+        )
+        (taken,) = self.take(session, frame)
+        assert isinstance(taken, session_pb2.Acknowledgement), taken
+        return taken
+
+    def term_of(self, store: str) -> Term:
+        """The term of a store's active copy."""
+        query = "SELECT term, term_id FROM store_copy WHERE store_id = ? AND type = 'active'"
+        return Term(*self.connection.execute(query, (store,)).fetchone())
+
+    def take_together(self, submitted: Sequence[Submitted]) -> list[Told]:
+        """Takes frames of any sessions, all in one transaction."""
+        taken = self.write(lambda c: take_frames(c, catalogue(), read_topology(c), submitted, NOW))
+        return taken.acknowledgements
+
+    def page(self, session: Session, records: int = PLENTY) -> document_pb2.PullBody | None:
+        """The next page for a session, which counts as sent; None when there is nothing."""
+        tables = frozenset(catalogue().tables)
+        every = list(session.cursors.values())
+        page = self.read(lambda c: read_page(c, catalogue(), every, session.writer, tables, records))
+        body = document_pb2.PullBody(subscriptions=session.changes, sections=page.sections)
+        session.changes.clear()
+        for section in page.sections:
+            session.cursors[section.scope] = session.cursors[section.scope]._replace(position=section.to_position)
+        return body if body.subscriptions or body.sections else None
+
+    def wanted(self, session: Session, keys: Iterable[Key]) -> document_pb2.PullBody:
+        """The documents that a site has asked for."""
+        asked, scopes = list(keys), frozenset(session.cursors)
+        return document_pb2.PullBody(wanted=self.read(lambda c: read_wanted(c, catalogue(), asked, scopes)))
+
+    def note(self, session: Session) -> None:
+        """What was sent in a session is applied at the site."""
+        self.write(lambda c: note_positions(c, session.site, list(session.cursors.values())))
