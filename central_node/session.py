@@ -6,12 +6,14 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib import metadata
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.node import CentralNode, has_own_changes
 from central_node.storage.checkpoints import read_checkpoint
+from central_node.storage.lane import fits, is_overtaken, resume_body
 from central_node.storage.roster import (
     Opened,
     check_current,
@@ -30,9 +32,9 @@ from engine.rpc.driver import Driver
 from engine.session.central_machine import CentralMachine, PageLoaded
 from engine.session.frames import pack
 from engine.session.machine import Action, Event, Message
-from engine.session.pace import Pace
 from engine.storage.database import Result, Work
-from engine.storage.pages import Cursor, Page, in_parts, read_page, read_wanted
+from engine.storage.pages import Cursor, Page, in_groups, read_page, read_wanted
+from engine.storage.parts import Body, drop_body, lane_state, open_body, read_part, stage, staged_for
 from engine.storage.records import Writer
 
 PROTOCOL_VERSION = 1
@@ -73,7 +75,12 @@ class CentralSession:
         self._offered: dict[str, int] = {}
         self._unproved: dict[str, Cursor] = {}
         self._has_proved = False
-        self._driver = Driver(CentralMachine(node.pace_of(site)), self._perform, send, receive, trace)
+        self._pace = node.pace_of(site)
+        self._lane: Body | None = None
+        self._lane_is_known = False
+        self._staged = document_pb2.PartStored()
+        self._wanted_later: list[document_pb2.RecordKey] = []
+        self._driver = Driver(CentralMachine(self._pace), self._perform, send, receive, trace)
 
     async def run(self) -> PackhorseError | None:
         """Runs the session to its end and remembers how it ended."""
@@ -134,7 +141,7 @@ class CentralSession:
             raise Refused(Code.PROTOCOL_TOO_OLD, f"The site speaks version {hello.protocol_version} of the protocol.")
         await self._node.check_schema()
         await self._node.settle()
-        self._tables = frozenset(hello.tables)
+        self._tables, self._staged = frozenset(hello.tables), hello.staged
         self._writer = Writer(self.site, hello.epoch.hex())
         self._topology_number, topology = self._node.topology_number, self._node.topology
         token, now = secrets.token_bytes(32), int(time.time())
@@ -142,6 +149,7 @@ class CentralSession:
 
         def judge(connection: sqlite3.Connection) -> tuple[Opened, Cursor | None, Page | None]:
             opened = open_session(connection, hello, self._id, token, topology, now)
+            opened.welcome.staged.CopyFrom(staged_for(connection, self.site) or document_pb2.PartStored())
             cursor = configuration_cursor(connection, opened, hello)
             if cursor is None:
                 return opened, None, None
@@ -185,25 +193,108 @@ class CentralSession:
     async def _do_ingest(self, action: Action) -> None:
         self._node.submit(self, Submitted(self._writer, self._id, action.value))
 
-    async def _do_load_page(self, action: Action) -> Event:
+    async def _do_load_page(self, _action: Action) -> Event:
         await self._follow_topology()
-        catalogue, cursors, writer, tables = self._node.catalogue, self._cursors, self._writer, self._tables
+        await self._keep_lane()
+        behind = {self._lane.scope} if self._lane is not None else set()
         changes, self._changes = self._changes, []
-        pace: Pace = action.value
-
-        def load(connection: sqlite3.Connection) -> tuple[Page, bytes, bytes]:
-            page = read_page(connection, catalogue, cursors.values(), writer, tables, pace.records, pace.size_bytes)
-            return page, *pack(document_pb2.PullBody(subscriptions=changes, sections=page.sections))
-
-        page, body, body_hash = await self._read_routed(load)
+        while True:
+            page, body, body_hash = await self._read_routed(partial(self._page, behind=behind, changes=changes))
+            if not page.sections or len(body) <= self._pace.size_bytes:
+                break
+            # One document that is too large for the link: its feed waits for it, the others do not.
+            section = page.sections[0]
+            behind.add(section.scope)
+            if self._lane is None:
+                await self._open_lane(document_pb2.PullBody(sections=page.sections), section.documents[0], section)
         if not changes and not page.sections:
             return Event("page_loaded", PageLoaded(None, True))
-        moved = {s.scope: cursors[s.scope]._replace(position=s.to_position) for s in page.sections}
-        opened = {c.scope: cursors[c.scope] for c in changes if not c.closed and c.scope in cursors}
-        self._cursors = cursors | moved
+        moved = {s.scope: self._cursors[s.scope]._replace(position=s.to_position) for s in page.sections}
+        opened = {c.scope: self._cursors[c.scope] for c in changes if not c.closed and c.scope in self._cursors}
+        self._cursors = self._cursors | moved
         self._under_way.append(opened | moved)
         frame = document_pb2.PullFrame(body=body, hash=body_hash, records_remaining=page.remaining)
         return Event("page_loaded", PageLoaded(frame, page.exhausted))
+
+    def _page(
+        self, connection: sqlite3.Connection, behind: set[str], changes: list[document_pb2.SubscriptionChange]
+    ) -> tuple[Page, bytes, bytes]:
+        """A page and its body; where that is too large for the link, one of a single document."""
+        cursors = [cursor for cursor in self._cursors.values() if cursor.scope not in behind]
+        catalogue, pace = self._node.catalogue, self._pace
+        for records in (pace.records, 1):
+            page = read_page(connection, catalogue, cursors, self._writer, self._tables, records, pace.size_bytes)
+            body, body_hash = pack(document_pb2.PullBody(subscriptions=changes, sections=page.sections))
+            if len(body) <= pace.size_bytes:
+                break
+        return page, body, body_hash
+
+    # --- what goes in parts -------------------------------------------------------------------------------------------
+
+    async def _keep_lane(self) -> None:
+        """Goes on with what an earlier session had begun; gives up what does not fit any more."""
+        if not self._lane_is_known:
+            self._lane_is_known = True
+            cursors = self._cursors
+            self._lane = await self._database.write(lambda c: resume_body(c, self.site, cursors))
+            self.post(Event("lane_moved", lane_state(self._lane, self._staged)))
+        if self._lane is not None and not fits(self._lane, self._cursors):
+            self._lane = None
+            self.post(Event("lane_moved", None))
+
+    async def _open_lane(
+        self,
+        body: document_pb2.PullBody,
+        document: document_pb2.Document,
+        section: document_pb2.FeedSection | None = None,
+    ) -> None:
+        content, body_hash = pack(body)
+        fed = (section.scope, section.generation, section.from_position, section.to_position) if section else ()
+        lane = Body(self.site, body_hash, len(content), 0, document.table, document.id, *fed)
+
+        def keep(connection: sqlite3.Connection) -> None:
+            check_current(connection, self.site, self._id)
+            drop_body(connection, self.site)
+            open_body(connection, lane, content)
+
+        await self._database.write(keep)
+        self._lane = lane
+        self.post(Event("lane_moved", lane_state(lane, self._staged)))
+
+    async def _do_load_part(self, action: Action) -> Event:
+        lane = self._lane
+
+        def load(connection: sqlite3.Connection) -> document_pb2.Part | None:
+            overtaken = lane is None or is_overtaken(connection, lane)
+            return None if overtaken else read_part(connection, self.site, action.value)
+
+        part = await self._database.read(load)
+        if part is None:
+            self._lane = None
+            self.post(Event("lane_moved", None))
+            self.post(Event("feed_moved"))
+        return Event("part_loaded", part)
+
+    async def _do_stage_part(self, action: Action) -> Event:
+        def keep(connection: sqlite3.Connection) -> document_pb2.PartStored:
+            check_current(connection, self.site, self._id)
+            return stage(connection, self.site, action.value)
+
+        return Event("part_staged", await self._database.write(keep))
+
+    async def _do_close_lane(self, _action: Action) -> Event:
+        lane, self._lane = self._lane, None
+        wanted, self._wanted_later = self._wanted_later, []
+        if wanted:
+            self.post(Event("want", session_pb2.Want(documents=wanted)))
+        if lane is None or not fits(lane, self._cursors):
+            return Event("lane_closed", None)
+        moved = {}
+        if lane.scope:
+            moved = {lane.scope: self._cursors[lane.scope]._replace(position=lane.to_position)}
+        self._cursors = self._cursors | moved
+        self._under_way.append(moved)
+        return Event("lane_closed", document_pb2.PullFrame(hash=lane.hash, parts_bytes=lane.total_bytes))
 
     async def _follow_topology(self) -> None:
         if self._topology_number == self._node.topology_number:
@@ -223,14 +314,23 @@ class CentralSession:
         catalogue, scopes = self._node.catalogue, frozenset(self._cursors)
         roots = [(key.table, key.id) for key in action.value.documents]
 
-        def load(connection: sqlite3.Connection) -> tuple[bytes, bytes, list[document_pb2.RecordKey]]:
-            first, *others = in_parts(read_wanted(connection, catalogue, roots, scopes))
-            later = [document_pb2.RecordKey(table=d.table, id=d.id) for part in others for d in part]
-            return *pack(document_pb2.PullBody(wanted=first)), later
+        def load(connection: sqlite3.Connection) -> tuple[document_pb2.PullBody, list[document_pb2.RecordKey]]:
+            documents = read_wanted(connection, catalogue, roots, scopes)
+            first, *others = in_groups(documents, self._pace.size_bytes)
+            later = [document_pb2.RecordKey(table=d.table, id=d.id) for group in others for d in group]
+            return document_pb2.PullBody(wanted=first), later
 
-        body, body_hash, later = await self._read_routed(load)
+        wanted, later = await self._read_routed(load)
         if later:  # what does not fit into one frame is as if it had been asked for again
             self.post(Event("want", session_pb2.Want(documents=later)))
+        body, body_hash = pack(wanted)
+        if len(body) > self._pace.size_bytes and len(wanted.wanted) == 1:
+            document = wanted.wanted[0]
+            if self._lane is None:
+                await self._open_lane(wanted, document)
+            else:
+                self._wanted_later.append(document_pb2.RecordKey(table=document.table, id=document.id))
+            return Event("wanted_loaded", None)
         self._under_way.append({})
         return Event("wanted_loaded", document_pb2.PullFrame(body=body, hash=body_hash))
 

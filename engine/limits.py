@@ -10,8 +10,12 @@ FRAME_RECORDS_LEAST = 8
 """Where the size of frames stops shrinking on a bad link."""
 FRAME_BYTES = 256 * 1024
 """Aim for the body of a frame before compression; a frame is closed at the first document that passes it."""
+PART_BYTES_LEAST = 1024
+"""Where the size of the parts of a large document stops shrinking on a bad link."""
 FRAME_BYTES_MAX = 32 * 1024 * 1024
 """Largest body of a frame after decompression that is accepted; larger is refused, whatever it claims."""
+DOCUMENT_BYTES_MAX = 16 * 1024 * 1024
+"""Largest document, before compression, that a node sends; a larger one stays there, set aside with that reason."""
 MESSAGE_BYTES_MAX = 40 * 1024 * 1024
 """Largest gRPC message."""
 WINDOW_FRAMES = 8

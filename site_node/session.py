@@ -16,17 +16,29 @@ from engine.rpc.driver import Driver
 from engine.rpc.local_channel import Progress
 from engine.rpc.trace import Trace
 from engine.rules.routing import site_scope
+from engine.rules.topology import CENTRAL_SITE
 from engine.session.frames import Link, unpack
+from engine.session.lane import LaneState
 from engine.session.machine import Action, Event, Message
 from engine.session.pace import Pace
 from engine.session.site_machine import Loaded, PullStored, SiteMachine, Stored, Wanted
+from engine.storage.chain import (
+    close_lane,
+    frames_exceed,
+    lane_is_overtaken,
+    lane_lost_its_parts,
+    last_number,
+    stored_frames,
+    void_frames,
+)
 from engine.storage.database import Database
 from engine.storage.outbox import has_pushable, waiting
+from engine.storage.parts import body_for, body_of, is_body, lane_state, read_part, stage, staged_for, unstage
 from engine.storage.positions import compare, positions_hash, read_positions, sweep_left
-from engine.storage.push import cut_frame, frames_exceed, last_number, stored_frames, void_frames
+from engine.storage.push import cut_frame
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer, read_meta, write_meta
-from engine.storage.settle import retry_deferred, settle
+from engine.storage.settle import Settled, retry_deferred, settle
 from site_node.storage.notes import count, note, report_on, wanted_documents
 
 PROTOCOL_VERSION = 1
@@ -131,6 +143,7 @@ class SiteSession:
             clock_milliseconds=int(time.time() * 1000),
             waiting_to_push=waiting(connection),
             software_version=metadata.version("packhorse"),
+            staged=staged_for(connection, CENTRAL_SITE),
         )
 
     # --- actions ------------------------------------------------------------------------------------------------------
@@ -150,7 +163,7 @@ class SiteSession:
     def _store_welcome(self, connection: sqlite3.Connection, welcome: session_pb2.Welcome, difference: int) -> Stored:
         """Everything that Welcome brings, in one transaction, before anything else is sent (F13, F57)."""
         for told in welcome.missed:
-            self.tally.pushed += self._settle(connection, told)
+            self.tally.pushed += self._settle(connection, told).records
         acknowledged = int(read_meta(connection)["acknowledged"])
         if welcome.last_applied != acknowledged:
             raise PeerProblem(
@@ -162,7 +175,9 @@ class SiteSession:
         if not welcome.send_positions:
             write_meta(connection, era=str(welcome.era))
         retry_deferred(connection)
-        if frames_exceed(connection, self._pace.records):
+        if frames_exceed(connection, self._pace.records, self._pace.size_bytes) or lane_lost_its_parts(
+            connection, welcome.staged, welcome.last_applied
+        ):
             void_frames(connection, Link(welcome.last_applied, welcome.last_applied_hash))
         if welcome.HasField("configuration"):
             self._apply(connection, welcome.configuration)
@@ -173,37 +188,63 @@ class SiteSession:
             read_positions(connection) if welcome.send_positions else [],
             [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in wanted_documents(connection)],
             welcome.last_applied,
+            self._lane(connection, welcome.staged),
+            drops_parts=bool(welcome.staged.hash) and not is_body(connection, CENTRAL_SITE, welcome.staged.hash),
         )
+
+    def _lane(self, connection: sqlite3.Connection, staged: document_pb2.PartStored) -> LaneState | None:
+        """What goes in parts and is not closed yet."""
+        body = body_for(connection, CENTRAL_SITE)
+        return lane_state(body, staged) if body is not None and not body.frame else None
 
     async def _do_load_frames(self, action: Action) -> Event:
         wanted: Wanted = action.value
         frames = await self._database.read(lambda connection: stored_frames(connection, wanted.after, wanted.frames))
         if not frames:
-            size = (wanted.records, wanted.size_bytes)
-            work = partial(cut_frame, catalogue=self._catalogue, site=self._me.site, now=int(time.time()), size=size)
-            pending = await self._database.read(has_pushable)
-            frame = await self._database.write(work) if pending else None
+            pending = await self._database.read(lambda c: has_pushable(c) or lane_is_overtaken(c))
+            frame = await self._cut(wanted) if pending else None
             if frame is None:
                 return Event("frames_loaded", Loaded([], True, ended_here=pending))
             frames = [frame]
         self.tally.resumed_frames += sum(1 for frame in frames if frame.number <= self._resumed_below)
         return Event("frames_loaded", Loaded(frames, False))
 
+    async def _cut(self, wanted: Wanted) -> document_pb2.Frame | None:
+        def cut(connection: sqlite3.Connection) -> tuple[document_pb2.Frame | None, LaneState | None]:
+            size = (wanted.records, wanted.size_bytes)
+            frame = cut_frame(connection, self._catalogue, self._me.site, int(time.time()), size)
+            return frame, self._lane(connection, document_pb2.PartStored())
+
+        frame, lane = await self._database.write(cut)
+        self.post(Event("lane_moved", lane))
+        return frame
+
+    async def _do_load_part(self, action: Action) -> Event:
+        return Event("part_loaded", await self._database.read(lambda c: read_part(c, CENTRAL_SITE, action.value)))
+
+    async def _do_close_lane(self, _action: Action) -> Event:
+        await self._database.write(close_lane)
+        return Event("lane_closed")
+
+    async def _do_stage_part(self, action: Action) -> Event:
+        told = await self._database.write(lambda connection: stage(connection, CENTRAL_SITE, action.value))
+        self.tally.progressed = True
+        return Event("part_staged", told)
+
     async def _do_store_acknowledgement(self, action: Action) -> Event:
         told: session_pb2.Acknowledgement = action.value
-        records = await self._database.write(partial(self._settle, told=told))
+        settled = await self._database.write(partial(self._settle, told=told))
         self._trace("settled", told.number)
-        self.tally.pushed += records
+        self.tally.pushed += settled.records
         self.tally.progressed = True
         self._told("pushing", None)
-        again = any(outcome.disposition == session_pb2.DISPOSITION_NEED_WHOLE for outcome in told.outcomes)
-        return Event("acknowledgement_stored", again)
+        return Event("acknowledgement_stored", settled.frees)
 
-    def _settle(self, connection: sqlite3.Connection, told: session_pb2.Acknowledgement) -> int:
-        records = settle(connection, told, self._me.site, self._me.epoch)
-        count(connection, "pushed", records)
+    def _settle(self, connection: sqlite3.Connection, told: session_pb2.Acknowledgement) -> Settled:
+        settled = settle(connection, told, self._me.site, self._me.epoch)
+        count(connection, "pushed", settled.records)
         count(connection, "resumed_frames", int(told.number <= self._resumed_below))
-        return records
+        return settled
 
     async def _do_store_pull(self, action: Action) -> Event:
         frame: document_pb2.PullFrame = action.value
@@ -222,7 +263,7 @@ class SiteSession:
         return Event("pull_stored", PullStored(frame.sequence, received.records, wants, received.requeued))
 
     def _apply(self, connection: sqlite3.Connection, frame: document_pb2.PullFrame) -> Received:
-        body = unpack(document_pb2.PullBody, frame.body, frame.hash)
+        body = unpack(document_pb2.PullBody, body_of(connection, CENTRAL_SITE, frame), frame.hash)
         received = apply_pull(connection, self._catalogue, self._me, body, int(time.time()))
         count(connection, "pulled", received.records)
         if frame.sequence:  # the central has judged this site's positions: they count in its present era from now on
@@ -241,6 +282,7 @@ class SiteSession:
         self, connection: sqlite3.Connection, checkpoint: session_pb2.PullCheckpoint
     ) -> session_pb2.CheckpointReport:
         sweep_left(connection, self._catalogue)
+        unstage(connection, CENTRAL_SITE)  # a checkpoint comes when nothing goes in parts
         write_meta(connection, era=str(self._era))
         acknowledged = int(read_meta(connection)["acknowledged"])
         comparison = compare(connection, checkpoint, acknowledged)

@@ -27,6 +27,7 @@ from engine.storage.configuration import CONFIGURATION_TABLES, read_topology, wr
 from engine.storage.feeds import Routed, publish, scopes_in_force
 from engine.storage.held import Reason, hold, let_go, wake, woken
 from engine.storage.outbox import Edited, Entry, Present, edited_documents, forget, orphans
+from engine.storage.parts import body_of
 from engine.storage.push import set_aside
 from engine.storage.records import Key, Writer, applying, read_meta, write_states
 
@@ -94,7 +95,7 @@ def _take_frame(
         return None, None  # a frame before it was not taken, or it is no new one: Welcome tells what was taken (F1)
     if frame.number >= 1 << 63:
         raise PeerProblem(Code.PROTOCOL_BROKEN, "A frame came with a number beyond 2^63.")
-    body = unpack(document_pb2.FrameBody, frame.body, frame.hash)
+    body = unpack(document_pb2.FrameBody, body_of(connection, site, frame), frame.hash)
     if len(body.documents) > FRAME_RECORDS:
         what = f"Frame {frame.number} brought {len(body.documents)} documents, more than {FRAME_RECORDS}."
         raise PeerProblem(Code.PROTOCOL_BROKEN, what)

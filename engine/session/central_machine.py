@@ -11,7 +11,10 @@ Actions and the events they report:
     store_positions(Positions)      -> none
     ingest(Frame)                   -> frame_ingested(Ingested) | ingest_busy(Busy)
     load_page(Pace)                 -> page_loaded(PageLoaded)
-    load_wanted(Want)               -> wanted_loaded(PullFrame)
+    load_wanted(Want)               -> wanted_loaded(PullFrame | None)
+    load_part(PartWanted)           -> part_loaded(Part | None)
+    stage_part(Part)                -> part_staged(PartStored)
+    close_lane                      -> lane_closed(PullFrame | None)
     load_checkpoint(round)          -> checkpoint_loaded(PullCheckpoint | None: more has come meanwhile)
     note_positions(sequence)        -> none
     note_report(CheckpointReport)   -> none
@@ -27,14 +30,16 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from engine.errors import Code, PackhorseError, PeerProblem
 from engine.limits import WANT_DOCUMENTS
 from engine.session.frames import Link
+from engine.session.lane import Lane, LaneState
 from engine.session.machine import Action, Machine, Send, Step, error_problem
 from engine.session.pace import Pace
 
 _ENDS = {"goodbye": ("closed",), "cut": ("closed",), "silence": ("closed",), "failed": ("closed",),
          "drain": ("closed",)}  # fmt: skip
 _WANTS_WAITING = 1_000
-_INGEST = ("frame", "frame_ingested", "ingest_busy", "positions", "want")
-_SERVE = ("pull_acknowledgement", "checkpoint_report", "page_loaded", "wanted_loaded", "checkpoint_loaded")
+_INGEST = ("frame", "frame_ingested", "ingest_busy", "positions", "want", "part", "part_staged")
+_SERVE = ("pull_acknowledgement", "checkpoint_report", "page_loaded", "wanted_loaded", "checkpoint_loaded",
+          "lane_moved", "part_loaded", "part_stored", "lane_closed")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,9 @@ class CentralMachine(Machine):
         super().__init__("awaiting")
         self._pace = pace or Pace()
         self._limits = session_pb2.Limits(window_frames=1)
+        self._lane = Lane(self._pace)
         self._link = Link()
-        self._ingesting = 0
+        self._ingesting = self._staging = 0
         self._voided = False
         self._checkpoint_waiting: session_pb2.PushCheckpoint | None = None
         self._positions_awaited = False
@@ -84,7 +90,7 @@ class CentralMachine(Machine):
             return False
         if self.state in ("awaiting", "receiving"):
             return not self._ingesting
-        return self.state == "serving" and self._acknowledged < self._sequence
+        return self.state == "serving" and (self._acknowledged < self._sequence or self._lane.under_way > 0)
 
     def _problem(self, error: PackhorseError) -> session_pb2.CentralMessage:
         return session_pb2.CentralMessage(problem=error_problem(error))
@@ -159,16 +165,19 @@ class CentralMachine(Machine):
     def _serve(self) -> list[Step]:
         if self._loading or self.state != "serving":
             return []
-        if self._dirty or self._wants:
+        if self._dirty or self._wants or self._lane.is_through:
             if self._sequence - self._acknowledged >= min(self._limits.window_frames, self._pace.window):
                 return []
+            if self._lane.is_through:
+                self._loading = True
+                return [Action("close_lane")]
             if self._wants:
                 self._loading = True
                 return [Action("load_wanted", self._wants.popleft())]
             # Cleared before the page is read: what moves from now on is seen by the next one.
             self._loading, self._dirty = True, False
             return [Action("load_page", self._pace)]
-        if self._owed:
+        if self._owed and not self._lane.is_open:
             self._loading = True
             return [Action("load_checkpoint", self._round)]
         return []
@@ -182,9 +191,9 @@ class CentralMachine(Machine):
         self._dirty = self._dirty or not page.exhausted
         return [*(self._send_frame(page.frame) if page.frame is not None else []), *self._serve()]
 
-    def _on_wanted_loaded(self, frame: document_pb2.PullFrame) -> list[Step]:
+    def _on_wanted_loaded(self, frame: document_pb2.PullFrame | None) -> list[Step]:
         self._loading = False
-        return [*self._send_frame(frame), *self._serve()]
+        return [*(self._send_frame(frame) if frame is not None else []), *self._serve()]
 
     def _send_frame(self, frame: document_pb2.PullFrame) -> list[Step]:
         self._sequence += 1
@@ -218,6 +227,46 @@ class CentralMachine(Machine):
         self._wants.append(want)
         return self._serve()
 
+    # --- what goes in parts -------------------------------------------------------------------------------------------
+
+    def _load_part(self) -> list[Step]:
+        wanted = self._lane.next_part()
+        return [Action("load_part", wanted)] if wanted is not None else []
+
+    def _on_lane_moved(self, lane: LaneState | None) -> list[Step]:
+        """A document went into the lane, or was taken out of it."""
+        self._lane.follow(lane)
+        return [*self._load_part(), *self._serve()]
+
+    def _on_part_loaded(self, part: document_pb2.Part | None) -> list[Step]:
+        if not self._lane.loaded(part):
+            return self._load_part()
+        self._owed = True
+        return [Send(session_pb2.CentralMessage(part=part)), *self._load_part()]
+
+    def _on_part_stored(self, told: document_pb2.PartStored) -> list[Step]:
+        if not self._lane.stored(told):
+            return []
+        return self._serve() if self._lane.is_through else self._load_part()
+
+    def _on_lane_closed(self, frame: document_pb2.PullFrame | None) -> list[Step]:
+        self._loading = False
+        self._lane.follow(None)
+        self._dirty = True
+        return [*(self._send_frame(frame) if frame is not None else []), *self._serve()]
+
+    def _on_part(self, part: document_pb2.Part) -> list[Step]:
+        if self._staging >= self._limits.window_frames:
+            return self._broken("More parts came than the window allows.")
+        self._staging += 1
+        return [Action("stage_part", part)]
+
+    def _on_part_staged(self, told: document_pb2.PartStored) -> list[Step]:
+        self._staging -= 1
+        return [Send(session_pb2.CentralMessage(part_stored=told), urgent=True)]
+
+    # --- losing the link ----------------------------------------------------------------------------------------------
+
     def _on_cut(self, _: None) -> list[Step]:
         self._lose()
         return super()._on_cut(_)
@@ -232,8 +281,8 @@ class CentralMachine(Machine):
         return super()._on_failed(error)
 
     def _lose(self) -> None:
-        if self._acknowledged < self._sequence:
-            self._pace.lost(self._acknowledged > 0)
+        if self._acknowledged < self._sequence or self._lane.under_way:
+            self._pace.lost(self._acknowledged > 0 or self._lane.progressed)
 
     # --- ending -------------------------------------------------------------------------------------------------------
 

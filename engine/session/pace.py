@@ -8,7 +8,7 @@ cut is at most one window.
 
 from dataclasses import dataclass
 
-from engine.limits import FRAME_BYTES, FRAME_RECORDS, FRAME_RECORDS_LEAST, WINDOW_FRAMES
+from engine.limits import FRAME_BYTES, FRAME_RECORDS, FRAME_RECORDS_LEAST, PART_BYTES_LEAST, WINDOW_FRAMES
 
 
 @dataclass
@@ -25,8 +25,13 @@ class Pace:
         """Aim for the uncompressed size of a frame."""
         return max(FRAME_BYTES * self.records // FRAME_RECORDS, 1)
 
+    @property
+    def part_bytes(self) -> int:
+        """Size of a part of a document that is larger than `size_bytes` even when it is compressed."""
+        return max(self.size_bytes // 4, PART_BYTES_LEAST)
+
     def acknowledged(self) -> None:
-        """A frame got through."""
+        """A frame, or a part of one, got through."""
         self.records = min(FRAME_RECORDS, self.records * 2)
         self.window = min(WINDOW_FRAMES, self.window + 1)
 

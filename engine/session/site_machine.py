@@ -12,6 +12,9 @@ Actions and the events they report:
     load_frames(Wanted)             -> frames_loaded(Loaded)      stored frames first, then newly cut ones
     store_acknowledgement(ack)      -> acknowledgement_stored
     store_pull(PullFrame)           -> pull_stored(PullStored)
+    load_part(PartWanted)           -> part_loaded(Part | None)
+    stage_part(Part)                -> part_staged(PartStored)
+    close_lane                      -> lane_closed                what went in parts has its place in the chain
     compare(PullCheckpoint)         -> compared(CheckpointReport)
     wait(seconds)                   -> waited
 """
@@ -25,16 +28,18 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
 from engine.limits import BUSY_MILLISECONDS, POSITIONS_PER_PAGE, ROUNDS, WANT_DOCUMENTS
+from engine.session.lane import Lane, LaneState
 from engine.session.machine import Action, Machine, Send, Step, error_problem
 from engine.session.pace import Pace
 
 _ENDS = {"problem": ("closed",), "goodbye": ("closed",), "cut": ("closed",), "silence": ("closed",),
          "failed": ("closed",)}  # fmt: skip
-_PUSHES = ("acknowledgement", "acknowledgement_stored", "busy", "waited", "changed", "leave", "round_wanted")
+_PUSHES = ("acknowledgement", "acknowledgement_stored", "busy", "waited", "changed", "leave", "round_wanted",
+           "lane_moved", "part_loaded", "part_stored", "lane_closed")  # fmt: skip
 # What the central may have sent before it read our goodbye, and what of it is still being stored.
-_LATE = ("pull_frame", "pull_stored", "pull_checkpoint", "compared", "waited")
+_LATE = ("pull_frame", "pull_stored", "pull_checkpoint", "compared", "waited", "part", "part_staged")
 _ASKED = ("changed", "leave", "round_wanted")
-_PULLS = ("pull_frame", "pull_stored", "pull_checkpoint", "frames_loaded")
+_PULLS = ("pull_frame", "pull_stored", "pull_checkpoint", "frames_loaded", "part", "part_staged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,10 @@ class Stored:
     """The position table, where the central asked for it; else empty."""
     wants: list[document_pb2.RecordKey] = field(default_factory=list)
     last_applied: int = 0
+    lane: LaneState | None = None
+    """What goes in parts and is not closed."""
+    drops_parts: bool = False
+    """The central has staged parts of a document that will not be closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +109,7 @@ class SiteMachine(Machine):
         super().__init__("greeting")
         self.stay = stay
         self._pace = pace or Pace()
+        self._lane = Lane(self._pace)
         self._progressed = False
         self.round = 0
         self.rounds_run = 0
@@ -108,8 +118,8 @@ class SiteMachine(Machine):
         self._last_sent = 0
         self._loading = self._exhausted = self._waiting = False
         self._sent_since_checkpoint = self._moved = False
-        self._answered = self._storing = self._storing_pulls = 0
-        self._changed = self._load_is_void = False
+        self._answered = self._storing = self._storing_pulls = self._staging = 0
+        self._changed = self._load_is_void = self._closing = False
         self._wants: list[document_pb2.RecordKey] = []
 
     @property
@@ -119,7 +129,9 @@ class SiteMachine(Machine):
             return True
         if self._waiting:  # the central has asked for silence
             return False
-        return bool(self._unacknowledged) or (self.state == "exchanging" and self._answered < self.round)
+        return bool(self._unacknowledged or self._lane.under_way) or (
+            self.state == "exchanging" and self._answered < self.round
+        )
 
     @property
     def window(self) -> int:
@@ -142,7 +154,9 @@ class SiteMachine(Machine):
     def _on_welcome_stored(self, stored: Stored) -> list[Step]:
         self.state = "pushing"
         self._limits, self._last_sent, self._wants = stored.limits, stored.last_applied, stored.wants
-        return [*_position_pages(stored.positions), *self._load()]
+        self._lane.follow(stored.lane)
+        dropped: list[Step] = [Send(session_pb2.SiteMessage(part=document_pb2.Part()))] if stored.drops_parts else []
+        return [*_position_pages(stored.positions), *dropped, *self._load(), *self._load_part()]
 
     # --- pushing ------------------------------------------------------------------------------------------------------
 
@@ -227,8 +241,55 @@ class SiteMachine(Machine):
         return super()._on_silence(_)
 
     def _lose(self) -> None:
-        if self._unacknowledged:
+        if self._unacknowledged or self._lane.under_way:
             self._pace.lost(self._progressed)
+
+    # --- what goes in parts -------------------------------------------------------------------------------------------
+
+    def _load_part(self) -> list[Step]:
+        if self._lane.is_through:  # it may have been when the session began
+            self._closing, closed = True, self._closing
+            return [] if closed else [Action("close_lane")]
+        wanted = self._lane.next_part()
+        return [Action("load_part", wanted)] if wanted is not None else []
+
+    def _on_lane_moved(self, lane: LaneState | None) -> list[Step]:
+        """A document went into the lane, or was taken out of it."""
+        self._lane.follow(lane)
+        return self._load_part()
+
+    def _on_part_loaded(self, part: document_pb2.Part | None) -> list[Step]:
+        if not self._lane.loaded(part):
+            return self._load_part()
+        self._moved = True
+        return [Send(session_pb2.SiteMessage(part=part)), *self._load_part()]
+
+    def _on_part_stored(self, told: document_pb2.PartStored) -> list[Step]:
+        if not self._lane.stored(told):
+            return []
+        self._progressed = True
+        return self._load_part()
+
+    def _on_lane_closed(self, _: None) -> list[Step]:
+        self._closing = False
+        self._lane.follow(None)
+        self._exhausted, self._changed = False, True
+        return self._load()
+
+    def _on_part(self, part: document_pb2.Part) -> list[Step]:
+        if self.state == "leaving":
+            return []
+        if self._staging >= self._limits.window_frames:
+            return self._broken("More parts came than the window allows.")
+        self._staging += 1
+        return [Action("stage_part", part)]
+
+    def _on_part_staged(self, told: document_pb2.PartStored) -> list[Step]:
+        if self.state == "leaving":
+            return []
+        self._staging -= 1
+        self._moved = True
+        return [Send(session_pb2.SiteMessage(part_stored=told), urgent=True)]
 
     # --- pulling ------------------------------------------------------------------------------------------------------
 
@@ -273,7 +334,7 @@ class SiteMachine(Machine):
         if self.state == "leaving":
             return []
         steps: list[Step] = [Send(session_pb2.SiteMessage(checkpoint_report=report), urgent=True)]
-        if self.stay or report.round < self.round or self._unacknowledged or self._waiting:
+        if self.stay or report.round < self.round or self._unacknowledged or self._waiting or self._lane.is_open:
             return steps
         if self._loading:  # what is being loaded may be nothing: the round that decides is still owed
             self._sent_since_checkpoint = True

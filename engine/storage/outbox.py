@@ -18,7 +18,13 @@ _COLLECTED = (
     "(store_id = '' OR NOT EXISTS (SELECT 1 FROM sync_authority AS a"
     " WHERE a.owner = 'store' AND a.key = sync_outbox.store_id AND a.pushes = 0))"
 )
-_PUSHED = f"token <> framed_token AND {_COLLECTED}"
+_NOT_BEHIND_THE_LANE = (
+    "NOT EXISTS (SELECT 1 FROM sync_lane AS l WHERE l.peer = 1 AND l.frame = 0 AND l.root_id = sync_outbox.root_id"
+    " AND l.root_table = sync_outbox.root_table) AND NOT EXISTS (SELECT 1 FROM sync_lane_waiting AS w WHERE"
+    " w.root_table = sync_outbox.root_table AND w.root_id = sync_outbox.root_id)"
+)
+"""Later changes of a document that goes in parts wait behind it, and so does what waits for the lane (parts.py)."""
+_PUSHED = f"token <> framed_token AND {_COLLECTED} AND {_NOT_BEHIND_THE_LANE}"
 
 
 class Entry(NamedTuple):

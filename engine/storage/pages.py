@@ -85,7 +85,7 @@ def read_page(
                 break
             continue
         entries = _entries(connection, catalogue, scope, cursor.position, limit - records)
-        last = max(entry.position for entry in entries[0]) if entries[0] else head
+        last = _paged(connection, scope, *entries) if entries[0] else head
         section = _section(connection, catalogue, cursor, [*entries[0], *entries[1]], last, receiver, tables)
         sections.append(section)
         records += len(entries[0]) + len(entries[1])
@@ -126,6 +126,21 @@ def _entries(
             if (entry.table, entry.id) not in there and (_root_table(catalogue, entry), entry.root_id) in roots:
                 others.append(entry)
     return page, others
+
+
+def _paged(connection: sqlite3.Connection, scope: int, page: list[_Entry], others: list[_Entry]) -> int:
+    """The last paged position. Reading on over entries that go along anyway is paging too: a document with more
+    records than a page is not sent again for each page of them."""
+    last = max(entry.position for entry in page)
+    along = {entry.position for entry in others if entry.position > last}
+    if along:
+        for (position,) in connection.execute(
+            "SELECT position FROM sync_membership WHERE scope = ? AND position > ? ORDER BY position", (scope, last)
+        ):
+            if position not in along:
+                break
+            last = position
+    return last
 
 
 def _root_table(catalogue: Catalogue, entry: _Entry) -> str:
@@ -191,18 +206,18 @@ def _wrote(state: State, receiver: Writer) -> bool:
     return state.writer_site == receiver.site and state.writer_epoch == receiver.epoch
 
 
-def in_parts(documents: Sequence[document_pb2.Document]) -> Iterator[list[document_pb2.Document]]:
-    """Documents in groups of about FRAME_BYTES; one empty group where there are none."""
-    part: list[document_pb2.Document] = []
+def in_groups(documents: Sequence[document_pb2.Document], size_bytes: int) -> Iterator[list[document_pb2.Document]]:
+    """Documents in groups that are closed where the next one would pass that size; one empty group where there are
+    none."""
+    group: list[document_pb2.Document] = []
     size = 0
     for document in documents:
-        part.append(document)
+        if group and size + document.ByteSize() > size_bytes:
+            yield group
+            group, size = [], 0
+        group.append(document)
         size += document.ByteSize()
-        if size >= FRAME_BYTES:
-            yield part
-            part, size = [], 0
-    if part or not documents:
-        yield part
+    yield group
 
 
 def read_wanted(

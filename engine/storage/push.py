@@ -14,12 +14,15 @@ from packhorse.sync.v1 import document_pb2
 from engine.catalogue.codec import Unreadable, codec
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, sentence
-from engine.limits import FRAME_BYTES, FRAME_RECORDS
+from engine.limits import DOCUMENT_BYTES_MAX, FRAME_BYTES, FRAME_RECORDS
+from engine.rules.topology import CENTRAL_SITE
 from engine.rules.versions import NEVER, Version, next_version
-from engine.session.frames import Link, pack, to_wire
+from engine.session.frames import pack, to_wire
+from engine.storage.chain import append, last_link, last_number, leave_overtaken_lane
 from engine.storage.held import let_go
 from engine.storage.outbox import Edited, Present, edited_documents, every_change, forget, orphans
-from engine.storage.records import Change, Key, applying, members_of, read_meta, write_meta
+from engine.storage.parts import LANE_FRAME, Body, body_for, open_body
+from engine.storage.records import Change, Key, applying, members_of
 
 
 class Cut(NamedTuple):
@@ -48,8 +51,10 @@ def cut_frame(
     """Cuts the next frame from the outbox and stores it; None when nothing waits.
 
     Runs inside a write transaction; the frame may be sent once that is committed. It is closed at the first document
-    that passes `size`: (records, bytes before compression).
+    that passes `size`: (records, bytes before compression). A document that is larger than those bytes even when it is
+    compressed goes into the lane instead (lane.py), or waits until that is free.
     """
+    leave_overtaken_lane(connection)
     while edited := edited_documents(connection, catalogue, size[0]):
         cuts = _cut_documents(connection, catalogue, edited, site, now, size)
         if cuts:
@@ -85,6 +90,8 @@ def _cut_documents(
         let_go(connection, [(document.root.name, document.id)], site)
         if cut is None:
             forget(connection, document.entries)
+            continue
+        if cut.message.ByteSize() > limits[1] and _goes_in_parts(connection, cut, limits[1], site, now):
             continue
         cuts.append(cut)
         records, size = records + len(cut.changes), size + cut.message.ByteSize()
@@ -183,12 +190,35 @@ def is_whole_under_way(connection: sqlite3.Connection, document: Key, after: int
     return connection.execute(query, (*document, after)).fetchone() is not None
 
 
+def _goes_in_parts(connection: sqlite3.Connection, cut: Cut, size_bytes: int, site: int, now: int) -> bool:
+    """Puts a document that is too large for a frame into the lane, or notes that it waits for the lane."""
+    if cut.message.ByteSize() > DOCUMENT_BYTES_MAX:
+        set_aside(connection, cut.edited, site, f"it is larger than {DOCUMENT_BYTES_MAX >> 20} MiB", now)
+        return True
+    body, body_hash = pack(document_pb2.FrameBody(documents=[cut.message]))
+    if len(body) <= size_bytes:
+        return False
+    key = (cut.edited.root.name, cut.edited.id)
+    if body_for(connection, CENTRAL_SITE) is not None:
+        connection.execute("INSERT OR IGNORE INTO sync_lane_waiting VALUES (?, ?)", key)
+        return True
+    open_body(connection, Body(CENTRAL_SITE, body_hash, len(body), 0, *key), body)
+    _note_in_flight(connection, LANE_FRAME, [cut])
+    return True
+
+
 def _store(connection: sqlite3.Connection, cuts: list[Cut]) -> document_pb2.Frame:
     previous, number = last_link(connection), last_number(connection) + 1
     body, frame_hash = pack(document_pb2.FrameBody(documents=[cut.message for cut in cuts]))
-    connection.execute(
-        "INSERT INTO sync_frame VALUES (?, ?, ?, ?, ?, ?)", (number, frame_hash, *previous, len(cuts), body)
+    _note_in_flight(connection, number, cuts)
+    frame = document_pb2.Frame(
+        number=number, hash=frame_hash, previous_number=previous.number, previous_hash=previous.hash, body=body
     )
+    append(connection, frame, len(cuts))
+    return frame
+
+
+def _note_in_flight(connection: sqlite3.Connection, number: int, cuts: list[Cut]) -> None:
     tokens = {(entry.table, entry.id): entry.token for cut in cuts for entry in cut.edited.entries}
     rows = [
         (number, c.table.name, c.id, place, cut.edited.root.name, cut.edited.id, c.root_id,
@@ -201,50 +231,6 @@ def _store(connection: sqlite3.Connection, cuts: list[Cut]) -> document_pb2.Fram
         "UPDATE sync_outbox SET framed_token = ? WHERE table_name = ? AND id = ? AND token = ?",
         [(token, *key, token) for key, token in tokens.items()],
     )
-    write_meta(connection, frame_number=str(number), link_number=str(number), link_hash=frame_hash.hex())
-    return document_pb2.Frame(
-        number=number, hash=frame_hash, previous_number=previous.number, previous_hash=previous.hash, body=body
-    )
-
-
-def last_link(connection: sqlite3.Connection) -> Link:
-    """The frame that the next one continues."""
-    meta = read_meta(connection)
-    return Link(int(meta.get("link_number", "0")), bytes.fromhex(meta.get("link_hash", "")))
-
-
-def last_number(connection: sqlite3.Connection) -> int:
-    """The highest frame number that was ever given in this epoch."""
-    return int(read_meta(connection).get("frame_number", "0"))
-
-
-def void_frames(connection: sqlite3.Connection, applied: Link) -> int:
-    """Takes frames back that the peer has not applied, so that they can be cut anew, smaller, under new numbers (F27).
-
-    Only after the peer has said which frame it applied last: sessions before that one can deliver nothing any more.
-    Each change goes back with the lowest term under which it was made. Returns how many frames were taken back.
-    """
-    connection.execute(
-        "UPDATE sync_outbox SET framed_token = 0, (term, term_id) = (SELECT iif(f.term < sync_outbox.term, f.term,"
-        " sync_outbox.term), iif(f.term < sync_outbox.term, f.term_id, sync_outbox.term_id) FROM sync_in_flight AS f"
-        " WHERE f.frame > ? AND f.table_name = sync_outbox.table_name AND f.id = sync_outbox.id ORDER BY f.frame)"
-        " WHERE EXISTS (SELECT 1 FROM sync_in_flight AS f WHERE f.frame > ? AND f.table_name = sync_outbox.table_name"
-        " AND f.id = sync_outbox.id)",
-        (applied.number, applied.number),
-    )
-    connection.execute("DELETE FROM sync_in_flight WHERE frame > ?", (applied.number,))
-    voided = connection.execute("DELETE FROM sync_frame WHERE number > ?", (applied.number,)).rowcount
-    write_meta(connection, link_number=str(applied.number), link_hash=applied.hash.hex())
-    return voided
-
-
-def frames_exceed(connection: sqlite3.Connection, records: int) -> bool:
-    """Whether a stored frame has more than twice as many records as the link takes now, in more than one document."""
-    query = (
-        "SELECT 1 FROM sync_frame AS f WHERE documents > 1"
-        " AND ? < (SELECT count(*) FROM sync_in_flight WHERE frame = f.number)"
-    )
-    return connection.execute(query, (2 * records,)).fetchone() is not None
 
 
 def set_aside(connection: sqlite3.Connection, document: Edited, site: int, why: str, now: int) -> None:
@@ -258,16 +244,3 @@ def set_aside(connection: sqlite3.Connection, document: Edited, site: int, why: 
     connection.executemany(
         "UPDATE sync_outbox SET framed_token = token WHERE table_name = ? AND id = ? AND token = ?", document.entries
     )
-
-
-def stored_frames(connection: sqlite3.Connection, after: int, limit: int) -> list[document_pb2.Frame]:
-    """Frames that were cut and are not settled, in order, with the bytes they were cut with."""
-    rows = connection.execute(
-        "SELECT number, hash, previous_number, previous_hash, body FROM sync_frame WHERE number > ?"
-        " ORDER BY number LIMIT ?",
-        (after, limit),
-    )
-    return [
-        document_pb2.Frame(number=row[0], hash=row[1], previous_number=row[2], previous_hash=row[3], body=row[4])
-        for row in rows
-    ]

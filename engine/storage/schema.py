@@ -90,7 +90,7 @@ CREATE TABLE sync_total (key TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) 
 -- The sender's side: frames that are not acknowledged, with their exact bytes, and what is in them.
 CREATE TABLE sync_frame (
     number INTEGER PRIMARY KEY, hash BLOB NOT NULL, previous_number INTEGER NOT NULL, previous_hash BLOB NOT NULL,
-    documents INTEGER NOT NULL, body BLOB NOT NULL);
+    documents INTEGER NOT NULL, body BLOB NOT NULL, parts_bytes INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE sync_in_flight (
     frame INTEGER NOT NULL, table_name TEXT NOT NULL, id TEXT NOT NULL, document INTEGER NOT NULL,
     root_table TEXT NOT NULL, root_id TEXT NOT NULL, member_of TEXT NOT NULL, token INTEGER NOT NULL,
@@ -98,6 +98,17 @@ CREATE TABLE sync_in_flight (
     hash BLOB NOT NULL, deleted INTEGER NOT NULL, whole INTEGER NOT NULL,
     PRIMARY KEY (frame, table_name, id)) WITHOUT ROWID;
 CREATE INDEX sync_in_flight_record ON sync_in_flight (table_name, id);
+-- Bodies of frames that go in parts, at most one to a peer, and those that wait until the lane is free (parts.py).
+CREATE TABLE sync_lane (
+    peer INTEGER PRIMARY KEY, hash BLOB NOT NULL, frame INTEGER NOT NULL, root_table TEXT NOT NULL,
+    root_id TEXT NOT NULL, scope TEXT NOT NULL, generation INTEGER NOT NULL, from_position INTEGER NOT NULL,
+    to_position INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE sync_lane_waiting (
+    root_table TEXT NOT NULL, root_id TEXT NOT NULL, PRIMARY KEY (root_table, root_id)) WITHOUT ROWID;
+-- What came of a body that a peer sends in parts, slice by slice.
+CREATE TABLE sync_staged (
+    peer INTEGER NOT NULL, at INTEGER NOT NULL, hash BLOB NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (peer, at));
 -- Documents that the peer holds, or wants whole, or will take later.
 CREATE TABLE sync_outcome (
     root_table TEXT NOT NULL, root_id TEXT NOT NULL, frame INTEGER NOT NULL, disposition TEXT NOT NULL,

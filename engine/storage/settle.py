@@ -6,26 +6,38 @@ here as in flight until it is sent again or the feed shows that it was applied.
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from packhorse.sync.v1 import session_pb2
 
 from engine.errors import Code, PeerProblem
+from engine.rules.topology import CENTRAL_SITE
 from engine.rules.versions import Version
+from engine.storage.chain import free_lane
 from engine.storage.digests import DigestLedger
+from engine.storage.parts import body_for
 from engine.storage.push import is_whole_under_way
 from engine.storage.records import Key, write_meta
 
 
-def settle(connection: sqlite3.Connection, told: session_pb2.Acknowledgement, site: int, epoch: str) -> int:
-    """Takes note of what became of a frame. Repeats are harmless. Returns how many records were applied.
+class Settled(NamedTuple):
+    """What an acknowledgement brought."""
+
+    records: int
+    """Records that the peer has applied."""
+    frees: bool
+    """Changes can be framed that could not before."""
+
+
+def settle(connection: sqlite3.Connection, told: session_pb2.Acknowledgement, site: int, epoch: str) -> Settled:
+    """Takes note of what became of a frame. Repeats are harmless.
 
     Raises:
         PeerProblem: CHAIN_BROKEN when the peer speaks of other bytes than were sent.
     """
     row = connection.execute("SELECT hash FROM sync_frame WHERE number = ?", (told.number,)).fetchone()
     if row is None:
-        return 0
+        return Settled(0, False)
     if row[0] != told.hash:
         raise PeerProblem(Code.CHAIN_BROKEN, f"The central acknowledged other bytes as frame {told.number}.")
     apart = {outcome.index: outcome for outcome in told.outcomes}
@@ -39,7 +51,12 @@ def settle(connection: sqlite3.Connection, told: session_pb2.Acknowledgement, si
     records = _settle_applied(connection, told.number, applied, site, epoch)
     connection.execute("DELETE FROM sync_frame WHERE number = ?", (told.number,))
     write_meta(connection, acknowledged=str(told.number))
-    return records
+    lane = body_for(connection, CENTRAL_SITE)
+    closes_lane = lane is not None and lane.frame == told.number
+    if closes_lane:
+        free_lane(connection)
+    again = any(outcome.disposition == session_pb2.DISPOSITION_NEED_WHOLE for outcome in told.outcomes)
+    return Settled(records, closes_lane or again)
 
 
 def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[Key], site: int, epoch: str) -> int:

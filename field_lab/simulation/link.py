@@ -86,8 +86,16 @@ class SimulatedStream:
         self.to_central = _Direction(session_pb2.SiteMessage.FromString)
         self.to_site = _Direction(session_pb2.CentralMessage.FromString)
         self.ended = asyncio.Event()
+        self._parts = {"site": 0, "central": 0}
 
     async def _send(self, direction: _Direction, message: Any) -> None:
+        name = str(message.WhichOneof("message"))
+        if name == "part":
+            way = "site" if direction is self.to_central else "central"
+            self._counters.count(f"sometimes: a part from the {way}")
+            if message.part.offset and self._parts[way] == 0:
+                self._counters.count(f"sometimes: parts from the {way} are resumed")
+            self._parts[way] += 1
         if direction.is_cut:
             raise Unavailable(Code.LINK_CUT, "The link was cut.")
         if self._chance.random() < self._weather.cut_rate:

@@ -20,7 +20,7 @@ class Workload:
         try:
             connection.execute("BEGIN IMMEDIATE")
             action = self._chance.choice(
-                ("stock", "stock", "invoice", "invoice", "lines", "delete", "finalise", "again")
+                ("stock", "stock", "invoice", "invoice", "lines", "delete", "finalise", "again", "large")
             )
             self._counters.count(f"edit: {action}")
             getattr(self, f"_{action}")(connection, store)
@@ -37,7 +37,7 @@ class Workload:
             connection.execute(
                 "INSERT INTO item (id, name, unit_id) VALUES (?, ?, 'each')"
                 " ON CONFLICT (id) DO UPDATE SET name = excluded.name",
-                (item, f"name {self._chance.random()}"),
+                (item, self._large_text() if self._chance.random() < 0.1 else f"name {self._chance.random()}"),
             )
         finally:
             connection.close()
@@ -92,6 +92,17 @@ class Workload:
                 (invoice,),
             )
             self._put_lines(connection, invoice, self._chance.randrange(0, 3))
+
+    def _large(self, connection: sqlite3.Connection, store: str) -> None:
+        """A document that goes in parts, on a bad link or on any."""
+        connection.execute(
+            "UPDATE invoice SET their_reference = ? WHERE id = ?",
+            (self._large_text(), self._open_invoice(connection, store)),
+        )
+
+    def _large_text(self) -> str:
+        self._counters.count("edit: large document")
+        return self._chance.randbytes(self._chance.choice((5_000, 20_000, 200_000))).hex()
 
     def _delete(self, connection: sqlite3.Connection, store: str) -> None:
         invoice = self._open_invoice(connection, store)

@@ -8,6 +8,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from engine.errors import Code, Unavailable
 from engine.session.central_machine import CentralMachine, PageLoaded
 from engine.session.frames import Link
+from engine.session.lane import LaneState
 from engine.session.machine import CLOSED, Action, Event, Finish, Machine, Message, Send, Step
 from engine.session.site_machine import Loaded, PullStored, SiteMachine, Stored
 
@@ -33,6 +34,11 @@ def frame(number: int, previous: int | None = None) -> document_pb2.Frame:
     return document_pb2.Frame(
         number=number, hash=hash_of(number), previous_number=before, previous_hash=hash_of(before), body=b"body"
     )
+
+
+def part(offset: int = 0) -> document_pb2.Part:
+    """A slice of a body of 20 bytes."""
+    return document_pb2.Part(hash=hash_of(9), total_bytes=20, offset=offset, content=b"0123456789")
 
 
 def acknowledgement(number: int) -> session_pb2.Acknowledgement:
@@ -150,10 +156,15 @@ SITE_EVENTS: Final[dict[str, Callable[[], Any]]] = {
     "welcome_stored": lambda: Stored(LIMITS, []),
     "frames_loaded": lambda: Loaded([frame(3)], exhausted=False),
     "acknowledgement_stored": lambda: False,
+    "lane_moved": lambda: LaneState(hash_of(9), 20),
+    "part_loaded": part,
+    "part_stored": lambda: document_pb2.PartStored(hash=hash_of(9), size_bytes=10),
+    "part": part,
+    "part_staged": lambda: document_pb2.PartStored(hash=hash_of(9), size_bytes=10),
     "pull_stored": lambda: PullStored(1, 1, keys(1), requeued=0),
     "compared": lambda: session_pb2.CheckpointReport(round=1),
     "failed": lambda: Unavailable(Code.DISK_FULL, "The disk is full."),
-    **dict.fromkeys(("waited", "changed", "leave", "round_wanted", "cut", "silence"), lambda: None),
+    **dict.fromkeys(("lane_closed", "waited", "changed", "leave", "round_wanted", "cut", "silence"), lambda: None),
 }
 
 
@@ -208,6 +219,12 @@ CENTRAL_EVENTS: Final[dict[str, Callable[[], Any]]] = {
     "ingest_busy": lambda: busy(2),
     "page_loaded": lambda: PageLoaded(document_pb2.PullFrame(), exhausted=True),
     "wanted_loaded": document_pb2.PullFrame,
+    "lane_closed": document_pb2.PullFrame,
+    "lane_moved": lambda: LaneState(hash_of(9), 20),
+    "part_loaded": part,
+    "part_stored": lambda: document_pb2.PartStored(hash=hash_of(9), size_bytes=10),
+    "part": part,
+    "part_staged": lambda: document_pb2.PartStored(hash=hash_of(9), size_bytes=10),
     "checkpoint_loaded": lambda: session_pb2.PullCheckpoint(round=1),
     "failed": lambda: Unavailable(Code.DISK_FULL, "The disk is full."),
     **dict.fromkeys(("feed_moved", "drain", "cut", "silence"), lambda: None),

@@ -189,6 +189,7 @@ class Frame(_message.Message):
     PREVIOUS_NUMBER_FIELD_NUMBER: _builtins.int
     PREVIOUS_HASH_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
+    PARTS_BYTES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Grows by at least one within an epoch; the first is 1. A gap is legal, a broken chain is not."""
     hash: _builtins.bytes
@@ -198,7 +199,11 @@ class Frame(_message.Message):
     previous_hash: _builtins.bytes
     """Hash of the frame before. Empty for the first of an epoch."""
     body: _builtins.bytes
-    """A FrameBody, compressed with zstd. At most Limits.frame_bytes after decompression."""
+    """A FrameBody, compressed with zstd. At most Limits.frame_bytes after decompression. Empty where it went in parts."""
+    parts_bytes: _builtins.int
+    """Zero: the body is here. Else: the body has this many bytes and was sent in parts before; the receiver has told with
+    PartStored that all of it is durable. A frame whose parts are not there is refused with FRAME_DAMAGED.
+    """
     def __init__(
         self,
         *,
@@ -207,14 +212,83 @@ class Frame(_message.Message):
         previous_number: _builtins.int = ...,
         previous_hash: _builtins.bytes = ...,
         body: _builtins.bytes = ...,
+        parts_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hash", b"hash", "number", b"number", "previous_hash", b"previous_hash", "previous_number", b"previous_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hash", b"hash", "number", b"number", "parts_bytes", b"parts_bytes", "previous_hash", b"previous_hash", "previous_number", b"previous_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Frame: _TypeAlias = Frame  # noqa: Y015
+
+@_typing.final
+class Part(_message.Message):
+    """A slice of the body of a frame that is too large for the link. Parts go beside the frames, outside their chain and
+    window; the frame that closes them comes when all are durable. A sender has at most one body under way in parts.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HASH_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    hash: _builtins.bytes
+    """SHA-256 of the whole body, i.e. the hash of the frame to come. Another hash than before: what was staged of the
+    body before is dropped. Empty: only that.
+    """
+    total_bytes: _builtins.int
+    """Size of the whole body. At most Limits.frame_bytes."""
+    offset: _builtins.int
+    """Where this slice begins. Not beyond what is staged; what is staged already is passed over."""
+    content: _builtins.bytes
+    """The slice; at least one byte."""
+    content_hash: _builtins.bytes
+    """SHA-256 of `content`. A part whose hash does not fit is refused with FRAME_DAMAGED."""
+    def __init__(
+        self,
+        *,
+        hash: _builtins.bytes = ...,
+        total_bytes: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        content: _builtins.bytes = ...,
+        content_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_hash", b"content_hash", "hash", b"hash", "offset", b"offset", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Part: _TypeAlias = Part  # noqa: Y015
+
+@_typing.final
+class PartStored(_message.Message):
+    """How much of a body in parts is durable at the receiver, from its beginning on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HASH_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    hash: _builtins.bytes
+    """SHA-256 of the whole body."""
+    size_bytes: _builtins.int
+    """So many bytes. Below what was sent before only where the body did not fit its hash: the sender begins again there."""
+    def __init__(
+        self,
+        *,
+        hash: _builtins.bytes = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartStored: _TypeAlias = PartStored  # noqa: Y015
 
 @_typing.final
 class SubscriptionChange(_message.Message):
@@ -366,14 +440,17 @@ class PullFrame(_message.Message):
     HASH_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     RECORDS_REMAINING_FIELD_NUMBER: _builtins.int
+    PARTS_BYTES_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, 3, ... within a session. 0: the configuration inside Welcome."""
     hash: _builtins.bytes
     """SHA-256 of `body`. A frame whose hash does not fit is refused with FRAME_DAMAGED."""
     body: _builtins.bytes
-    """A PullBody, compressed with zstd. At most Limits.frame_bytes after decompression."""
+    """A PullBody, compressed with zstd. At most Limits.frame_bytes after decompression. Empty where it went in parts."""
     records_remaining: _builtins.int
     """Estimate of the records still to come after this frame. Not used to decide anything."""
+    parts_bytes: _builtins.int
+    """Zero: the body is here. Else: the body has this many bytes and was sent in parts before, as in Frame."""
     def __init__(
         self,
         *,
@@ -381,10 +458,11 @@ class PullFrame(_message.Message):
         hash: _builtins.bytes = ...,
         body: _builtins.bytes = ...,
         records_remaining: _builtins.int = ...,
+        parts_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hash", b"hash", "records_remaining", b"records_remaining", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hash", b"hash", "parts_bytes", b"parts_bytes", "records_remaining", b"records_remaining", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

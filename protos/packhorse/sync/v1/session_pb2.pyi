@@ -4,7 +4,8 @@ isort:skip_file
 The messages of a session between a site and the central node.
 
 Order: Hello, Welcome; frames until PushCheckpoint; pull frames until PullCheckpoint; then both, as changes happen,
-each burst closed by a checkpoint; Goodbye. The site always dials. Window, acknowledgements: Limits.
+each burst closed by a checkpoint; Goodbye. The site always dials. Window, acknowledgements: Limits. A document that is
+larger than what the link lets through goes in parts beside the frames, resumed by later sessions.
 """
 
 from collections import abc as _abc
@@ -72,6 +73,7 @@ class Hello(_message.Message):
     CLOCK_MILLISECONDS_FIELD_NUMBER: _builtins.int
     WAITING_TO_PUSH_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
+    STAGED_FIELD_NUMBER: _builtins.int
     site: _builtins.int
     """The site's number; must be the one its credential belongs to."""
     epoch: _builtins.bytes
@@ -106,6 +108,10 @@ class Hello(_message.Message):
     def configuration(self) -> Global___FeedPosition:
         """The generation and position of the site's own configuration feed."""
 
+    @_builtins.property
+    def staged(self) -> _document_pb2.PartStored:
+        """What the site has of a body that the central sent in parts. Absent: nothing."""
+
     def __init__(
         self,
         *,
@@ -123,10 +129,11 @@ class Hello(_message.Message):
         clock_milliseconds: _builtins.int = ...,
         waiting_to_push: _builtins.int = ...,
         software_version: _builtins.str = ...,
+        staged: _document_pb2.PartStored | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "staged", b"staged"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue_hash", b"catalogue_hash", "clock_milliseconds", b"clock_milliseconds", "configuration", b"configuration", "epoch", b"epoch", "era", b"era", "last_acknowledged", b"last_acknowledged", "lineage_token", b"lineage_token", "position_count", b"position_count", "positions_hash", b"positions_hash", "protocol_version", b"protocol_version", "site", b"site", "software_version", b"software_version", "tables", b"tables", "waiting_to_push", b"waiting_to_push"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue_hash", b"catalogue_hash", "clock_milliseconds", b"clock_milliseconds", "configuration", b"configuration", "epoch", b"epoch", "era", b"era", "last_acknowledged", b"last_acknowledged", "lineage_token", b"lineage_token", "position_count", b"position_count", "positions_hash", b"positions_hash", "protocol_version", b"protocol_version", "site", b"site", "software_version", b"software_version", "staged", b"staged", "tables", b"tables", "waiting_to_push", b"waiting_to_push"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -213,6 +220,7 @@ class Welcome(_message.Message):
     CONFIGURATION_FIELD_NUMBER: _builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
+    STAGED_FIELD_NUMBER: _builtins.int
     lineage_token: _builtins.bytes
     """To be stored durably before the first frame or position, and shown in the next Hello. 32 bytes."""
     era: _builtins.int
@@ -241,6 +249,10 @@ class Welcome(_message.Message):
     def configuration(self) -> _document_pb2.PullFrame:
         """The site's configuration beyond the position in Hello: applied before anything else. Absent: nothing new."""
 
+    @_builtins.property
+    def staged(self) -> _document_pb2.PartStored:
+        """What the central has of a body that the site sent in parts. Absent: nothing."""
+
     def __init__(
         self,
         *,
@@ -255,10 +267,11 @@ class Welcome(_message.Message):
         configuration: _document_pb2.PullFrame | None = ...,
         protocol_version: _builtins.int = ...,
         software_version: _builtins.str = ...,
+        staged: _document_pb2.PartStored | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "limits", b"limits", "staged", b"staged"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_milliseconds", b"clock_milliseconds", "configuration", b"configuration", "era", b"era", "last_applied", b"last_applied", "last_applied_hash", b"last_applied_hash", "limits", b"limits", "lineage_token", b"lineage_token", "missed", b"missed", "protocol_version", b"protocol_version", "send_positions", b"send_positions", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_milliseconds", b"clock_milliseconds", "configuration", b"configuration", "era", b"era", "last_applied", b"last_applied", "last_applied_hash", b"last_applied_hash", "limits", b"limits", "lineage_token", b"lineage_token", "missed", b"missed", "protocol_version", b"protocol_version", "send_positions", b"send_positions", "software_version", b"software_version", "staged", b"staged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -424,7 +437,7 @@ Global___Problem: _TypeAlias = Problem  # noqa: Y015
 
 @_typing.final
 class PushCheckpoint(_message.Message):
-    """Everything the site had when it sent this has been sent."""
+    """Everything the site had when it sent this has been sent, but for documents that go in parts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -684,6 +697,8 @@ class SiteMessage(_message.Message):
     CHECKPOINT_REPORT_FIELD_NUMBER: _builtins.int
     WANT_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PART_STORED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First message of the session."""
@@ -716,6 +731,14 @@ class SiteMessage(_message.Message):
     def goodbye(self) -> Global___Goodbye:
         """Last message."""
 
+    @_builtins.property
+    def part(self) -> _document_pb2.Part:
+        """A slice of a large frame."""
+
+    @_builtins.property
+    def part_stored(self) -> _document_pb2.PartStored:
+        """A slice of a large pull frame is durable."""
+
     def __init__(
         self,
         *,
@@ -727,12 +750,14 @@ class SiteMessage(_message.Message):
         checkpoint_report: Global___CheckpointReport | None = ...,
         want: Global___Want | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        part: _document_pb2.Part | None = ...,
+        part_stored: _document_pb2.PartStored | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_report", b"checkpoint_report", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "positions", b"positions", "pull_acknowledgement", b"pull_acknowledgement", "push_checkpoint", b"push_checkpoint", "want", b"want"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_report", b"checkpoint_report", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "part", b"part", "part_stored", b"part_stored", "positions", b"positions", "pull_acknowledgement", b"pull_acknowledgement", "push_checkpoint", b"push_checkpoint", "want", b"want"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_report", b"checkpoint_report", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "positions", b"positions", "pull_acknowledgement", b"pull_acknowledgement", "push_checkpoint", b"push_checkpoint", "want", b"want"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_report", b"checkpoint_report", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "part", b"part", "part_stored", b"part_stored", "positions", b"positions", "pull_acknowledgement", b"pull_acknowledgement", "push_checkpoint", b"push_checkpoint", "want", b"want"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "positions", "frame", "push_checkpoint", "pull_acknowledgement", "checkpoint_report", "want", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "positions", "frame", "push_checkpoint", "pull_acknowledgement", "checkpoint_report", "want", "goodbye", "part", "part_stored"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -751,6 +776,8 @@ class CentralMessage(_message.Message):
     PULL_CHECKPOINT_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PART_STORED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """Answers Hello."""
@@ -779,6 +806,14 @@ class CentralMessage(_message.Message):
     def goodbye(self) -> Global___Goodbye:
         """Last message."""
 
+    @_builtins.property
+    def part(self) -> _document_pb2.Part:
+        """A slice of a large pull frame."""
+
+    @_builtins.property
+    def part_stored(self) -> _document_pb2.PartStored:
+        """A slice of a large frame is durable."""
+
     def __init__(
         self,
         *,
@@ -789,12 +824,14 @@ class CentralMessage(_message.Message):
         pull_checkpoint: Global___PullCheckpoint | None = ...,
         problem: Global___Problem | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        part: _document_pb2.Part | None = ...,
+        part_stored: _document_pb2.PartStored | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "busy", b"busy", "goodbye", b"goodbye", "message", b"message", "problem", b"problem", "pull_checkpoint", b"pull_checkpoint", "pull_frame", b"pull_frame", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "busy", b"busy", "goodbye", b"goodbye", "message", b"message", "part", b"part", "part_stored", b"part_stored", "problem", b"problem", "pull_checkpoint", b"pull_checkpoint", "pull_frame", b"pull_frame", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "busy", b"busy", "goodbye", b"goodbye", "message", b"message", "problem", b"problem", "pull_checkpoint", b"pull_checkpoint", "pull_frame", b"pull_frame", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "busy", b"busy", "goodbye", b"goodbye", "message", b"message", "part", b"part", "part_stored", b"part_stored", "problem", b"problem", "pull_checkpoint", b"pull_checkpoint", "pull_frame", b"pull_frame", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "acknowledgement", "busy", "pull_frame", "pull_checkpoint", "problem", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "acknowledgement", "busy", "pull_frame", "pull_checkpoint", "problem", "goodbye", "part", "part_stored"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

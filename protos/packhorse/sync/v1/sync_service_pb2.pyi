@@ -25,14 +25,16 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class PushRequest(_message.Message):
-    """One round of pushing, for clients that cannot hold a stream."""
+    """One round of pushing, for clients that cannot hold a stream: a session that ends when everything is answered."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.SiteMessage]:
-        """Hello first, then what the same round of a session would carry."""
+        """Hello; then frames, in the order of their chain from Hello.last_acknowledged on, and parts. Frames that the central
+        has applied already are passed over: their acknowledgements are in Welcome.
+        """
 
     def __init__(
         self,
@@ -56,7 +58,9 @@ class PushResponse(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.CentralMessage]:
-        """Welcome or Problem first, then acknowledgements."""
+        """Welcome, then what answers each message; or a Problem at the end. The client stores the lineage token of Welcome
+        before its next call.
+        """
 
     def __init__(
         self,
@@ -73,14 +77,16 @@ Global___PushResponse: _TypeAlias = PushResponse  # noqa: Y015
 
 @_typing.final
 class PullRequest(_message.Message):
-    """One round of pulling, for clients that cannot hold a stream."""
+    """One round of pulling, for clients that cannot hold a stream: a session that ends when a window of frames was sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.SiteMessage]:
-        """Hello first, then acknowledgements of the round before."""
+        """Hello; all Positions, where the last round moved some or Welcome asked for them; PushCheckpoint 1; then Want and a
+        CheckpointReport on the round before, where there is something to say.
+        """
 
     def __init__(
         self,
@@ -104,7 +110,9 @@ class PullResponse(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.CentralMessage]:
-        """Welcome or Problem first, then pull frames and, at the end of a feed, a checkpoint."""
+        """Welcome, then pull frames, at most Limits.window_frames; a PullCheckpoint where that was all; or a Problem at the
+        end. Without a checkpoint the client applies what came and calls again.
+        """
 
     def __init__(
         self,

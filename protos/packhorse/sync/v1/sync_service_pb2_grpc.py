@@ -65,14 +65,14 @@ class SyncServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Push(self, request, context):
-        """One round of pushing. UNIMPLEMENTED where the central serves sessions only.
+        """One round of pushing. Supersedes an open session of the site.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Pull(self, request, context):
-        """One round of pulling. UNIMPLEMENTED where the central serves sessions only.
+        """One round of pulling. Supersedes an open session of the site. Data are pulled only when everything is pushed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

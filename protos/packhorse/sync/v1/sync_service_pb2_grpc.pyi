@@ -41,9 +41,9 @@ class SyncServiceStub:
     Session: _grpc.StreamStreamMultiCallable[_session_pb2.SiteMessage, _session_pb2.CentralMessage]
     """The session. Refused with UNAUTHENTICATED where the credential is unknown; everything else is said with Problem."""
     Push: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.PushRequest, _sync_service_pb2.PushResponse]
-    """One round of pushing. UNIMPLEMENTED where the central serves sessions only."""
+    """One round of pushing. Supersedes an open session of the site."""
     Pull: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.PullRequest, _sync_service_pb2.PullResponse]
-    """One round of pulling. UNIMPLEMENTED where the central serves sessions only."""
+    """One round of pulling. Supersedes an open session of the site. Data are pulled only when everything is pushed."""
 
 @_typing.type_check_only
 class SyncServiceAsyncStub(SyncServiceStub):
@@ -53,9 +53,9 @@ class SyncServiceAsyncStub(SyncServiceStub):
     Session: _aio.StreamStreamMultiCallable[_session_pb2.SiteMessage, _session_pb2.CentralMessage]  # type: ignore[assignment]
     """The session. Refused with UNAUTHENTICATED where the credential is unknown; everything else is said with Problem."""
     Push: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.PushRequest, _sync_service_pb2.PushResponse]  # type: ignore[assignment]
-    """One round of pushing. UNIMPLEMENTED where the central serves sessions only."""
+    """One round of pushing. Supersedes an open session of the site."""
     Pull: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.PullRequest, _sync_service_pb2.PullResponse]  # type: ignore[assignment]
-    """One round of pulling. UNIMPLEMENTED where the central serves sessions only."""
+    """One round of pulling. Supersedes an open session of the site. Data are pulled only when everything is pushed."""
 
 class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
     """Synchronisation of one site with the central node."""
@@ -74,7 +74,7 @@ class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sync_service_pb2.PushRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sync_service_pb2.PushResponse, _abc.Awaitable[_sync_service_pb2.PushResponse]]:
-        """One round of pushing. UNIMPLEMENTED where the central serves sessions only."""
+        """One round of pushing. Supersedes an open session of the site."""
 
     @_abc_1.abstractmethod
     def Pull(
@@ -82,6 +82,6 @@ class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sync_service_pb2.PullRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sync_service_pb2.PullResponse, _abc.Awaitable[_sync_service_pb2.PullResponse]]:
-        """One round of pulling. UNIMPLEMENTED where the central serves sessions only."""
+        """One round of pulling. Supersedes an open session of the site. Data are pulled only when everything is pushed."""
 
 def add_SyncServiceServicer_to_server(servicer: SyncServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
