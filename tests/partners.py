@@ -24,11 +24,12 @@ from engine.catalogue.descriptors import catalogue
 from engine.errors import PackhorseError
 from engine.rules.routing import site_scope
 from engine.rules.topology import CopyType
+from engine.storage.chain import stored_frames
 from engine.storage.configuration import read_topology
 from engine.storage.database import snapshot, transact
 from engine.storage.pages import Cursor, read_page, read_wanted
 from engine.storage.positions import Comparison, compare, positions_hash, read_positions, sweep_left
-from engine.storage.push import FULL_SIZE, cut_frame, stored_frames
+from engine.storage.push import FULL_SIZE, cut_frame
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer, read_meta, write_meta
 from engine.storage.schema import prepare
@@ -122,7 +123,7 @@ class Site(Node):
 
     def settle(self, told: session_pb2.Acknowledgement) -> int:
         """Takes note of an acknowledgement."""
-        return self.write(lambda c: settle(c, told, self.number, self.epoch.hex()))
+        return self.write(lambda c: settle(c, told, self.number, self.epoch.hex()).records)
 
     def apply(self, body: document_pb2.PullBody) -> Received:
         """Takes a pull frame."""

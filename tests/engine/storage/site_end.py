@@ -9,9 +9,10 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from engine.catalogue.descriptors import catalogue
 from engine.errors import Code, PeerProblem
 from engine.session.frames import pack, unpack
+from engine.storage.chain import stored_frames
 from engine.storage.database import Result, Work, snapshot, transact
 from engine.storage.positions import positions_hash, read_positions
-from engine.storage.push import cut_frame, stored_frames
+from engine.storage.push import cut_frame
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Key, Writer, read_meta, write_meta
 from engine.storage.settle import retry_deferred, settle
@@ -102,7 +103,7 @@ class SiteEnd(Node):
 
     def settle(self, told: session_pb2.Acknowledgement) -> int:
         """Stores an acknowledgement."""
-        return self.write(lambda c: settle(c, told, self.number, self.me.epoch))
+        return self.write(lambda c: settle(c, told, self.number, self.me.epoch).records)
 
     def hello(self) -> session_pb2.Hello:
         """What opens a session."""
