@@ -9,7 +9,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.eras import check_era, check_position, current_era
 from engine.errors import Code, PackhorseError, PeerProblem, Refused
-from engine.limits import TOKEN_DAYS
+from engine.limits import LINEAGE_TOKENS, TOKEN_DAYS
 from engine.rules.routing import site_scope, subscriptions_of
 from engine.rules.topology import Topology
 from engine.storage.pages import Cursor
@@ -101,17 +101,17 @@ def open_session(
     Raises:
         Refused: LINEAGE_BROKEN, CHAIN_BROKEN, CENTRAL_RESTORED; nothing is changed then.
     """
-    row = connection.execute(
-        "SELECT epoch, lineage, lineage_before, confirmed, frame_number, frame_hash FROM central_site WHERE site = ?",
-        (hello.site,),
+    epoch, lineage, frame_number, frame_hash = connection.execute(
+        "SELECT epoch, lineage, frame_number, frame_hash FROM central_site WHERE site = ?", (hello.site,)
     ).fetchone()
-    if row[0] != hello.epoch:
+    if epoch != hello.epoch:
         raise Refused(Code.LINEAGE_BROKEN, "The site's database is not the one that was enrolled.")
-    _take_lineage(connection, hello, row[1:4], token)
-    if hello.last_acknowledged > row[4]:
+    _take_lineage(connection, hello, lineage, token)
+    if hello.last_acknowledged > frame_number:
         raise Refused(
             Code.CENTRAL_RESTORED,
-            f"The site has an acknowledgement of frame {hello.last_acknowledged}; this database ends at {row[4]}.",
+            f"The site has an acknowledgement of frame {hello.last_acknowledged};"
+            f" this database ends at {frame_number}.",
         )
     era = current_era(connection)
     assert era is not None, "a serving central has begun an era"
@@ -132,8 +132,8 @@ def open_session(
     welcome = session_pb2.Welcome(
         lineage_token=token,
         era=era,
-        last_applied=row[4],
-        last_applied_hash=row[5],
+        last_applied=frame_number,
+        last_applied_hash=frame_hash,
         missed=[session_pb2.Acknowledgement.FromString(note[0]) for note in notes],
         send_positions=not same and hello.position_count > 0,
     )
@@ -148,35 +148,53 @@ def _storable(difference: int) -> int:
     return max(min(difference, (1 << 63) - 1), -(1 << 63))
 
 
-def _take_lineage(
-    connection: sqlite3.Connection, hello: session_pb2.Hello, row: tuple[bytes, bytes, int], token: bytes
-) -> None:
-    lineage, before, confirmed = row
+def _take_lineage(connection: sqlite3.Connection, hello: session_pb2.Hello, lineage: bytes, token: bytes) -> None:
+    """Judges the lineage token of a Hello and notes the one that its Welcome will bring.
+
+    A site shows the token that it has stored: the last one that it has proved to have, or any that was offered since,
+    because a Welcome may be lost and Hellos of sessions that were given up may be judged late, in any order.
+    """
     shown = digest(hello.lineage_token) if hello.lineage_token else b""
-    if shown == lineage:
-        dropped = before
-    elif shown == before and not confirmed:
-        dropped = lineage
-    else:
-        raise Refused(
-            Code.LINEAGE_BROKEN,
-            f"Another database of site {hello.site} has been here since: this one was restored or copied.",
-        )
+    if shown != lineage:
+        query = "SELECT 1 FROM central_offered WHERE site = ? AND token_hash = ?"
+        if connection.execute(query, (hello.site, shown)).fetchone() is None:
+            raise Refused(
+                Code.LINEAGE_BROKEN,
+                f"Another database of site {hello.site} has been here since: this one was restored or copied.",
+            )
+        _confirm(connection, hello.site, shown)
+    query = "SELECT 1 + ifnull(max(number), 0) FROM central_offered WHERE site = ?"
+    newest = connection.execute(query, (hello.site,)).fetchone()[0]
+    connection.execute("INSERT INTO central_offered VALUES (?, ?, ?)", (hello.site, newest, digest(token)))
+    _make_older(connection, hello.site, f"number <= {newest - LINEAGE_TOKENS}")
+
+
+def _confirm(connection: sqlite3.Connection, site: int, token_hash: bytes) -> None:
+    """The site has shown that it stored this token: every other one is of a database that was restored or copied."""
     connection.execute(
-        "UPDATE central_site SET lineage = ?, lineage_before = ?, confirmed = 0 WHERE site = ?",
-        (digest(token), shown, hello.site),
+        "INSERT OR IGNORE INTO central_lineage SELECT site, lineage FROM central_site WHERE site = ?", (site,)
     )
-    if dropped:
-        connection.execute("INSERT OR IGNORE INTO central_lineage VALUES (?, ?)", (hello.site, dropped))
+    _make_older(connection, site, "true")
+    connection.execute("DELETE FROM central_lineage WHERE site = ? AND token_hash = ?", (site, token_hash))
+    connection.execute("UPDATE central_site SET lineage = ? WHERE site = ?", (token_hash, site))
+
+
+def _make_older(connection: sqlite3.Connection, site: int, which: str) -> None:
+    these = f"FROM central_offered WHERE site = ? AND {which}"
+    connection.execute(f"INSERT OR IGNORE INTO central_lineage SELECT site, token_hash {these}", (site,))
+    connection.execute(f"DELETE {these}", (site,))
 
 
 def check_current(connection: sqlite3.Connection, site: int, session: str) -> None:
     """Raises PeerProblem with SUPERSEDED unless this is the site's current session; confirms its lineage token."""
-    row = connection.execute("SELECT session, confirmed FROM central_site WHERE site = ?", (site,)).fetchone()
+    row = connection.execute("SELECT session FROM central_site WHERE site = ?", (site,)).fetchone()
     if row is None or row[0] != session:
         raise PeerProblem(Code.SUPERSEDED, f"A newer session of site {site} took over.")
-    if not row[1]:
-        connection.execute("UPDATE central_site SET confirmed = 1 WHERE site = ?", (site,))
+    newest = connection.execute(
+        "SELECT token_hash FROM central_offered WHERE site = ? ORDER BY number DESC LIMIT 1", (site,)
+    ).fetchone()
+    if newest is not None:  # the newest was offered to the current session, which has spoken after its Welcome
+        _confirm(connection, site, newest[0])
 
 
 def _subscriptions(connection: sqlite3.Connection, site: int) -> dict[str, Cursor]:

@@ -6,13 +6,16 @@ CENTRAL_TABLES = (
     site INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
     token_hash BLOB NOT NULL, token_expires INTEGER NOT NULL, installation TEXT NOT NULL DEFAULT '',
     credential_hash BLOB NOT NULL DEFAULT x'', epoch BLOB NOT NULL DEFAULT x'', enrolled_at INTEGER NOT NULL DEFAULT 0,
-    session TEXT NOT NULL DEFAULT '', lineage BLOB NOT NULL DEFAULT x'', lineage_before BLOB NOT NULL DEFAULT x'',
-    confirmed INTEGER NOT NULL DEFAULT 1, frame_number INTEGER NOT NULL DEFAULT 0,
-    frame_hash BLOB NOT NULL DEFAULT x'',
+    session TEXT NOT NULL DEFAULT '', lineage BLOB NOT NULL DEFAULT x'',
+    frame_number INTEGER NOT NULL DEFAULT 0, frame_hash BLOB NOT NULL DEFAULT x'',
     last_seen INTEGER, last_success INTEGER, agreed INTEGER, differing TEXT NOT NULL DEFAULT '',
     waiting_to_push INTEGER, held_there INTEGER, clock_difference_milliseconds INTEGER,
     software_version TEXT NOT NULL DEFAULT '', last_error_code TEXT NOT NULL DEFAULT '',
     last_error TEXT NOT NULL DEFAULT '')""",
+    # SHA-256 of lineage tokens that were offered since the site last proved to have one (central_site.lineage).
+    """CREATE TABLE IF NOT EXISTS central_offered (
+    site INTEGER NOT NULL, number INTEGER NOT NULL, token_hash BLOB NOT NULL,
+    PRIMARY KEY (site, number)) WITHOUT ROWID""",
     # SHA-256 of lineage tokens that a site had before: whoever shows one is a restored or copied database.
     """CREATE TABLE IF NOT EXISTS central_lineage (
     site INTEGER NOT NULL, token_hash BLOB NOT NULL, PRIMARY KEY (site, token_hash)) WITHOUT ROWID""",

@@ -69,7 +69,7 @@ async def test_an_uncaptured_edit_of_an_own_record_is_queued(country: Country) -
     assert one(country.central.database, "SELECT batch FROM stock_line WHERE id = 'stock-00001'") == "uncaptured"
 
 
-async def test_a_push_with_a_wrong_base_is_held_at_both_ends_and_the_rest_flows_on(country: Country) -> None:
+async def test_f05_a_push_with_a_wrong_base_is_held_at_both_ends_and_the_rest_flows_on(country: Country) -> None:
     site = await joined(country, "Badili", BADILI)
     write_stock(site.database, BADILI, 10)
     assert (await site.sync()).exit_code == 0
@@ -104,7 +104,7 @@ async def test_a_document_held_for_a_missing_referent_wakes_when_it_arrives(coun
     assert done.json["held"] == 0
 
 
-async def test_a_held_document_that_was_superseded_does_not_come_back(country: Country, tmp_path: Path) -> None:
+async def test_f04_a_held_document_that_was_superseded_does_not_come_back(country: Country, tmp_path: Path) -> None:
     site = await joined(country, "Badili", BADILI)
     with opened(site.database) as connection:
         connection.execute(
@@ -156,7 +156,7 @@ async def test_after_a_sigkill_of_the_central_the_era_differs_and_no_committed_f
     assert max(Counter(number for word, number in traced_frames(trace) if word == "frame_sent").values()) <= 2
 
 
-async def test_a_site_that_is_killed_goes_on_with_the_bytes_it_had_cut(country: Country, tmp_path: Path) -> None:
+async def test_f01_a_site_that_is_killed_goes_on_with_the_bytes_it_had_cut(country: Country, tmp_path: Path) -> None:
     site = await joined(country, "Badili", BADILI, LinkConditions(rate_bytes_per_second=40_000))
     write_stock(site.database, BADILI, 8_000)
     await site.start()
@@ -176,7 +176,7 @@ async def test_a_site_that_is_killed_goes_on_with_the_bytes_it_had_cut(country: 
     assert one(country.central.database, "SELECT batch FROM stock_line WHERE id = 'stock-00000'") == "after the kill"
 
 
-async def test_an_edit_between_send_and_acknowledgement_is_still_pending_after_it(country: Country) -> None:
+async def test_f01_an_edit_between_send_and_acknowledgement_is_still_pending_after_it(country: Country) -> None:
     site = await joined(country, "Badili", BADILI)
     write_stock(site.database, BADILI, 1)
     await site.start()
@@ -197,7 +197,7 @@ async def test_an_edit_between_send_and_acknowledgement_is_still_pending_after_i
     await until("SELECT count(*) FROM sync_outbox", site.database, 0)
 
 
-async def test_a_copied_directory_is_refused_and_changes_nothing(country: Country) -> None:
+async def test_f13_a_copied_directory_is_refused_and_changes_nothing(country: Country) -> None:
     site = await joined(country, "Badili", BADILI)
     copy = SiteNode(site.number, site.directory.with_name("copy"), site.environment, site.link)
     shutil.copytree(site.directory, copy.directory)
@@ -212,7 +212,7 @@ async def test_a_copied_directory_is_refused_and_changes_nothing(country: Countr
     assert (await site.sync()).exit_code == 0, "the original goes on"
 
 
-async def test_a_restored_directory_is_refused_keeps_capturing_and_changes_nothing(country: Country) -> None:
+async def test_f13_a_restored_directory_is_refused_keeps_capturing_and_changes_nothing(country: Country) -> None:
     site = await joined(country, "Badili", BADILI)
     backup = site.directory.with_name("backup")
     shutil.copytree(site.directory, backup)
@@ -249,7 +249,7 @@ async def test_a_site_refuses_a_restored_central(country: Country) -> None:
     assert (await site.status())["state"] == "lineage_broken"
 
 
-async def test_a_site_whose_install_secret_is_gone_works_on_locally(country: Country) -> None:
+async def test_f13_a_site_whose_install_secret_is_gone_works_on_locally(country: Country) -> None:
     site = await joined(country, "Badili", BADILI)
     shutil.rmtree(country.folder / "state")
     write_stock(site.database, BADILI, 2)

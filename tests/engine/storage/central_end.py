@@ -1,5 +1,6 @@
 """A central node whose messages are carried by hand; see exchange.py."""
 
+import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -48,7 +49,6 @@ class CentralEnd(Node):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._sessions = 0
         self.era = 1
 
     def start(self) -> None:
@@ -104,8 +104,7 @@ class CentralEnd(Node):
 
     def open(self, hello: session_pb2.Hello) -> Session:
         """Judges a Hello; configuration comes inside Welcome. Raises Refused."""
-        self._sessions += 1
-        session, token = f"session-{self._sessions}", self._sessions.to_bytes(32, "big")
+        session, token = secrets.token_hex(16), secrets.token_bytes(32)
         writer = Writer(hello.site, hello.epoch.hex())
 
         def judge(connection: sqlite3.Connection) -> Session:
@@ -139,6 +138,7 @@ class CentralEnd(Node):
         """Opens and closes subscriptions in a session, as the topology says now."""
 
         def reconcile(connection: sqlite3.Connection) -> None:
+            check_current(connection, session.site, session.id)
             topology = read_topology(connection)
             cursors, changes = reconcile_subscriptions(connection, session.site, dict(session.cursors), topology)
             session.cursors.clear()
