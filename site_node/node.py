@@ -104,6 +104,7 @@ class SiteNode:
         self._session: SiteSession | None = None
         self._wake = asyncio.Event()
         self._waiters: list[asyncio.Future[Ended]] = []
+        self._waiters_for_next: list[asyncio.Future[Ended]] = []
         self._swept_at = 0.0
         self._pace = Pace()
 
@@ -126,9 +127,10 @@ class SiteNode:
             error = failed
         finally:
             self._session = None
+            waiters, self._waiters, self._waiters_for_next = self._waiters, self._waiters_for_next, []
         ended = Ended(session.tally, error)
         await self._say(_link_state(error), error)
-        self._tell_waiters(ended)
+        _tell(waiters, ended)
         return ended
 
     def _tell(self, phase: str, remaining: int | None) -> None:
@@ -172,7 +174,10 @@ class SiteNode:
         last: Ended | None = None
         for _ in range(ROUNDS):
             waiter: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
+            if self._session is not None and self._session.machine.state in ("leaving", "closed"):
+                self._waiters_for_next.append(waiter)  # what this session found says nothing of edits since
+            else:
+                self._waiters.append(waiter)
             if self._session is not None:
                 self._session.post(Event("round_wanted"))
             self._wake.set()
@@ -185,13 +190,8 @@ class SiteNode:
     def _reported(self, report: session_pb2.CheckpointReport) -> None:
         del report
         if self._session is not None:
-            self._tell_waiters(Ended(self._session.tally, None))
-
-    def _tell_waiters(self, ended: Ended) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(ended)
+            waiters, self._waiters = self._waiters, []
+            _tell(waiters, Ended(self._session.tally, None))
 
     # --- the outer loop -----------------------------------------------------------------------------------------------
 
@@ -262,6 +262,12 @@ class SiteNode:
             else:
                 quiet = min(quiet * 1.2, WATCH_SECONDS_IDLE)
             await asyncio.sleep(quiet)
+
+
+def _tell(waiters: list[asyncio.Future[Ended]], ended: Ended) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(ended)
 
 
 def _link_state(error: PackhorseError | None) -> str:
