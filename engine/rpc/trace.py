@@ -9,10 +9,12 @@ A message is told as sent before its first byte is: whatever left the process is
 import os
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
+from engine.limits import WINDOW_FRAMES
 from engine.session.frames import unpack
 
 VARIABLE = "PACKHORSE_TRACE"
@@ -68,5 +70,11 @@ def _number(message: Any) -> int:
 
 def _feeds(frame: document_pb2.PullFrame) -> str:
     """Which positions of which feeds a pull frame carries."""
-    body = unpack(document_pb2.PullBody, frame.body, frame.hash)
+    return _feeds_in(frame.body, frame.hash)
+
+
+@lru_cache(WINDOW_FRAMES)
+def _feeds_in(packed: bytes, packed_hash: bytes) -> str:
+    """A frame is told several times and read once."""
+    body = unpack(document_pb2.PullBody, packed, packed_hash)
     return "".join(f" {s.scope}:{s.generation}:{s.from_position}-{s.to_position}" for s in body.sections)
