@@ -40,6 +40,10 @@ FIRST_SEED ?= 1
 simulate: install  ## Run SEEDS seeds of the simulator from FIRST_SEED on
 	$(BIN)/field-lab simulate --seeds $(SEEDS) --first-seed $(FIRST_SEED)
 
+ROWS ?= 100000
+bench: install  ## Measure how fast rows travel, beside what SQLite alone does; ROWS=100000; writes build/bench.json
+	$(BIN)/field-lab bench --rows $(ROWS)
+
 ONLY ?=
 mutants: install  ## Break each law and finding on purpose and see its test fail; ONLY=name runs one
 	ONLY='$(ONLY)' $(BIN)/python -m tests.mutants.run
@@ -54,4 +58,4 @@ documents: install  ## Write the generated parts of the documents again
 baseline: install  ## At a release: make today's contract the one that later changes are compared with
 	$(BIN)/buf build --output protos/baseline.binpb
 
-.PHONY: help install demo test check crashes simulate mutants protos documents baseline
+.PHONY: help install demo test check crashes simulate bench mutants protos documents baseline

@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import click
 
@@ -206,3 +207,29 @@ def simulate(seeds: int, first_seed: int) -> None:
     from field_lab.simulation.run import simulate_seeds  # noqa: PLC0415 - keeps --help quick
 
     raise SystemExit(0 if simulate_seeds(range(first_seed, first_seed + seeds), click.echo) else 1)
+
+
+@main.command()
+@click.option("--rows", type=click.IntRange(1_000), default=100_000, show_default=True, help="Rows of each transfer.")
+@click.option("--sites", type=click.IntRange(2), default=20, show_default=True, help="How many sites push at once.")
+@click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Runs; the median counts.")
+@click.option("--edits", type=click.IntRange(2), default=200, show_default=True, help="Edits whose latency is taken.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Start of everything drawn at random.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("build/bench.json"),
+              show_default=True, help="Where the figures go as JSON.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def bench(*, rows: int, sites: int, runs: int, edits: int, seed: int, output: Path, as_json: bool) -> None:
+    """Measure how fast rows travel between real daemons, beside what SQLite alone does on this machine; 6 minutes."""
+    from rich.console import Console  # noqa: PLC0415 - keeps --help quick
+
+    from field_lab.bench.run import run_bench  # noqa: PLC0415 - keeps --help quick
+
+    progress = Console(stderr=True)
+    with progress.status("beginning") if progress.is_terminal else contextlib.nullcontext() as shown:
+        say = shown.update if shown is not None else lambda _step: None
+        figures = asyncio.run(run_bench(rows, sites, runs, edits, seed, say))
+    figures.write(output)
+    if as_json:
+        click.echo(json.dumps(figures.values()))
+    else:
+        Console(width=120).print(figures.table())
