@@ -24,7 +24,8 @@ from engine.catalogue.descriptors import catalogue
 from engine.errors import PackhorseError
 from engine.rules.routing import site_scope
 from engine.rules.topology import CopyType
-from engine.storage.chain import stored_frames
+from engine.session.frames import Link
+from engine.storage.chain import frames_exceed, stored_frames, void_frames
 from engine.storage.configuration import read_topology
 from engine.storage.database import snapshot, transact
 from engine.storage.pages import Cursor, read_page, read_wanted
@@ -120,6 +121,11 @@ class Site(Node):
     def frames(self, after: int = 0) -> list[document_pb2.Frame]:
         """What was cut and is not settled, as it would be sent."""
         return self.read(lambda c: stored_frames(c, after, 1000))
+
+    def recut(self, welcome: session_pb2.Welcome, records: int, size_bytes: int = 1 << 20) -> int:
+        """What a session does with frames that are too large for the link; returns how many it takes back."""
+        applied = Link(welcome.last_applied, welcome.last_applied_hash)
+        return self.write(lambda c: void_frames(c, applied) if frames_exceed(c, records, size_bytes) else 0)
 
     def settle(self, told: session_pb2.Acknowledgement) -> int:
         """Takes note of an acknowledgement."""
@@ -248,22 +254,26 @@ class Central(Node):
         return document_pb2.PullBody(wanted=self.read(lambda c: read_wanted(c, catalogue(), keys, scopes)))
 
 
-def connect(central: Central, site: Site) -> session_pb2.Welcome:
-    """Begins a session: Hello, Welcome, and what the site stores of it."""
-    hello, token, session = site.hello(), secrets.token_bytes(32), secrets.token_hex(8)
-    topology = central.topology
-    opened = central.write(lambda c: open_session(c, hello, session, token, topology, NOW))
+def greet(central: Central, site: Site) -> session_pb2.Welcome:
+    """Begins a session at the central: Hello, and the Welcome that answers it."""
+    hello, session, topology, number = site.hello(), secrets.token_hex(8), central.topology, site.number
+    opened = central.write(lambda c: open_session(c, hello, session, secrets.token_bytes(32), topology, NOW))
     cursors, changes = opened.cursors, opened.changes
     if opened.welcome.send_positions:
         positions = site.read(read_positions)
-        cursors, changes = central.write(lambda c: take_positions(c, site.number, hello.era, positions, topology))
-    number = site.number
+        cursors, changes = central.write(lambda c: take_positions(c, number, hello.era, positions, topology))
     central.sessions[number], central.cursors[number], central.changes[number] = session, cursors, changes
-    for told in opened.welcome.missed:
-        site.settle(told)
-    site.write(lambda c: write_meta(c, lineage_token=token.hex(), era=str(opened.welcome.era)))
-    site.write(retry_deferred)
     return opened.welcome
+
+
+def connect(central: Central, site: Site) -> session_pb2.Welcome:
+    """Begins a session: Hello, Welcome, and what the site stores of it."""
+    welcome = greet(central, site)
+    for told in welcome.missed:
+        site.settle(told)
+    site.write(lambda c: write_meta(c, lineage_token=welcome.lineage_token.hex(), era=str(welcome.era)))
+    site.write(retry_deferred)
+    return welcome
 
 
 def push(central: Central, site: Site, size: tuple[int, int] = FULL_SIZE) -> list[session_pb2.Acknowledgement]:

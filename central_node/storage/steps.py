@@ -274,9 +274,8 @@ def _route(
         scopes_of(document.root, root_row, topology)
     ) == set(scopes_in_force(connection, root_key)):
         return []
+    # What came and went since the last turn leaves a tombstone, in no feed: documents may wait for it (F26).
     state = present.states.get(root_key)
-    if root_row is None and state is None:
-        return []
     version = next_version(state.version if state else NEVER, document.term)
     in_document = document.id if catalogue.members_of(document.root.name) else ""
     scopes = scopes_of(document.root, root_row, topology) if root_row is not None else ()
