@@ -16,6 +16,10 @@ HQ = "store-of-the-central"
 """A store that is active at the central; each site holds a collector's copy of it."""
 
 
+LATER_SECONDS = {Moment.IN_FLIGHT: 0.1, Moment.IN_APPLY: 0.03, Moment.IN_GAP: 0.0}
+"""A kill comes up to so long after the moment has begun; hit is only what lasts until then."""
+
+
 @dataclass
 class Pair:
     """A site and the central, with their traces."""
@@ -97,8 +101,7 @@ async def kill_at(pair: Pair, direction: str, victim: Node, moment: Moment, chan
             assert time.monotonic() < deadline, f"no frame was {moment}: {pair.site.log.read_text()[-2000:]}"
             await asyncio.sleep(0.001)
             watch.look(time.monotonic_ns())
-        if moment is Moment.IN_FLIGHT:
-            await asyncio.sleep(chance.uniform(0.0, 0.1))
+        await asyncio.sleep(chance.uniform(0.0, LATER_SECONDS[moment]))
         at, whole = time.monotonic_ns(), watch.is_whole
         await victim.kill()
         pair.note(victim, at)
