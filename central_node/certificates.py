@@ -1,29 +1,28 @@
 """The central's own certificate authority and server certificate (P-256), made once by `init`."""
 
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import NameOID
 
 from engine.directory import write_private
+from engine.errors import Code, Refused
 from engine.rpc.options import CENTRAL_CERTIFICATE_NAME
 
 CA_NAME, CA_KEY_NAME = "ca.pem", "ca.key"
 SERVER_NAME, SERVER_KEY_NAME = "server.pem", "server.key"
 _YEARS = 20
-
-
-class Certificates(NamedTuple):
-    """PEM texts that the server shows."""
-
-    ca: bytes
-    certificate: bytes
-    key: bytes
 
 
 def make_certificates(directory: Path, name: str) -> None:
@@ -52,9 +51,35 @@ def make_certificates(directory: Path, name: str) -> None:
     (directory / CA_NAME).chmod(0o644)
 
 
-def read_certificates(directory: Path) -> Certificates:
-    """What `make_certificates` has written."""
-    return Certificates(*((directory / name).read_bytes() for name in (CA_NAME, SERVER_NAME, SERVER_KEY_NAME)))
+def read_ca(directory: Path) -> bytes:
+    """The CA certificate that `make_certificates` has written, PEM. Raises Refused with CERTIFICATE_UNUSABLE."""
+    return _read(directory / CA_NAME, x509.load_pem_x509_certificate)
+
+
+def read_server(certificate: Path, key: Path) -> tuple[bytes, bytes]:
+    """A certificate with those that sign it, and its key, both PEM, as a server shows them.
+
+    Raises:
+        Refused: CERTIFICATE_UNUSABLE where a file is missing or no PEM, or where the key is another's.
+    """
+    shown = _read(certificate, x509.load_pem_x509_certificates)
+    secret = _read(key, lambda pem: load_pem_private_key(pem, None))
+    public = x509.load_pem_x509_certificate(shown).public_key()
+    if load_pem_private_key(secret, None).public_key() != public:
+        raise Refused(Code.CERTIFICATE_UNUSABLE, f"{key} is not the key of the certificate in {certificate}.")
+    return shown, secret
+
+
+def _read(path: Path, parse: Callable[[bytes], object]) -> bytes:
+    try:
+        pem = path.read_bytes()
+        parse(pem)
+    except OSError as error:
+        what = f"{path} cannot be read ({os.strerror(error.errno or 0)})."
+        raise Refused(Code.CERTIFICATE_UNUSABLE, what) from error
+    except (ValueError, TypeError) as error:
+        raise Refused(Code.CERTIFICATE_UNUSABLE, f"{path} holds no certificate or key in PEM.") from error
+    return pem
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:

@@ -1,7 +1,6 @@
 """The command `central-node`."""
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import click
 
 from engine.command_line import (
     DIRECTORY,
+    TEXT,
     configure_logs,
     do_command,
     import_arguments,
@@ -22,9 +22,6 @@ from engine.command_line import (
 )
 from engine.errors import PackhorseError
 
-# gRPC's core writes to stderr whatever it meets; what matters reaches the log through Python.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="packhorse")
@@ -37,9 +34,11 @@ def main() -> None:
 
 @main.command()
 @click.argument("directory", type=DIRECTORY, metavar="DIR")
-@click.option("--name", default="central", show_default=True, help="The central's name, shown to people.")
-@click.option("--grpc", default="0.0.0.0:7443", show_default=True, help="HOST:PORT where sites connect.")
-@click.option("--web", default="127.0.0.1:7480", show_default=True, help="HOST:PORT of /livez, /readyz, /metrics.")
+@click.option("--name", type=TEXT, default="central", show_default=True, help="The central's name, shown to people.")
+@click.option("--grpc", type=TEXT, default="0.0.0.0:7443", show_default=True, help="HOST:PORT where sites connect.")
+@click.option(
+    "--web", type=TEXT, default="127.0.0.1:7480", show_default=True, help="HOST:PORT of /livez, /readyz, /metrics."
+)
 @json_option
 def init(directory: Path, name: str, grpc: str, web: str, as_json: bool) -> None:
     """Make DIR the directory of a new central node, with its own certificate authority."""
@@ -107,7 +106,7 @@ def site() -> None:
 
 @site.command("add")
 @click.argument("directory", type=DIRECTORY, metavar="DIR")
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @json_option
 def site_add(directory: Path, name: str, as_json: bool) -> None:
     """Expect a new site and make its one-time enrolment token, valid for 7 days."""
@@ -146,7 +145,7 @@ def store() -> None:
 
 @store.command("assign")
 @click.argument("directory", type=DIRECTORY, metavar="DIR")
-@click.argument("store_id")
+@click.argument("store_id", type=TEXT)
 @click.option("--site", "number", type=int, required=True, help="The site where the store is active; 1 is the central.")
 @click.option(
     "--central",

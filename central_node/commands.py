@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from central_node.certificates import CA_NAME, make_certificates
+from central_node.certificates import CA_NAME, make_certificates, read_ca
 from central_node.configuration import CentralConfiguration, read_configuration, write_configuration
 from central_node.node import CentralNode
 from central_node.storage.roster import expect_site
@@ -18,7 +18,7 @@ from central_node.storage.tables import CENTRAL_TABLES
 from central_node.storage.topology import add_site, assign_store, found_central
 from engine.catalogue.descriptors import catalogue
 from engine.command_line import Arguments, plan_import
-from engine.directory import CONFIGURATION_NAME, DirectoryLock, as_directory_errors
+from engine.directory import CONFIGURATION_NAME, DirectoryLock, as_directory_errors, parse_address
 from engine.errors import Code, Refused
 from engine.rpc.local_channel import Command
 from engine.rpc.token import EnrolmentToken, write_token
@@ -31,14 +31,26 @@ from engine.storage.sqlite_file import DATABASE_NAME
 
 
 async def initialise(directory: Path, name: str, grpc: str, web: str) -> None:
-    """Makes a directory that of a new central node. Raises Refused with DIRECTORY_WRONG where it is one already."""
+    """Makes a directory that of a new central node.
+
+    Raises:
+        Refused: NAME_WRONG, ADDRESS_WRONG, or DIRECTORY_TAKEN where it is a node's already.
+    """
+    check_name(name)
+    for address in (grpc, web):
+        parse_address(address)
     with as_directory_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    if (directory / CONFIGURATION_NAME).exists() or (directory / DATABASE_NAME).exists():
-        raise Refused(Code.DIRECTORY_WRONG, f"{directory} belongs to a node already.")
+    if (directory / CONFIGURATION_NAME).exists():
+        raise Refused(Code.DIRECTORY_TAKEN, f"{directory} belongs to a node already.")
+    if (directory / DATABASE_NAME).exists():
+        what = (
+            f"{directory} holds a {DATABASE_NAME} but no {CONFIGURATION_NAME}: that was lost, or an `init` was cut off."
+        )
+        raise Refused(Code.DIRECTORY_TAKEN, what)
     with DirectoryLock(directory):
         make_certificates(directory, name)
-        database = await open_database(directory / DATABASE_NAME, catalogue(), CENTRAL_TABLES)
+        database = await open_database(directory / DATABASE_NAME, catalogue(), CENTRAL_TABLES, make=True)
         try:
             await database.write(partial(found_central, name=name))
             await _route(database)
@@ -90,8 +102,7 @@ class _Commands:
 
     async def _site_add(self, arguments: Arguments) -> dict[str, Any]:
         secret, name, now = secrets.token_bytes(32), str(arguments["name"]).strip(), int(time.time())
-        if not name or len(name) > 200:
-            raise Refused(Code.NAME_TAKEN, "A site needs a name of 1 to 200 characters.")
+        check_name(name)
 
         def add(connection: sqlite3.Connection) -> int:
             number = expect_site(connection, name, secret, now)
@@ -141,6 +152,12 @@ class _Commands:
         return result
 
 
+def check_name(name: str) -> None:
+    """Raises Refused with NAME_WRONG unless people can read and type the name."""
+    if not (0 < len(name) <= 200 and name.isprintable() and name.strip() == name):
+        raise Refused(Code.NAME_WRONG, f"{name[:60]!r} is no name.")
+
+
 async def _route(database: Database) -> None:
     topology = await database.write(refresh_topology)
     work: Callable[..., Any] = route_own
@@ -156,7 +173,7 @@ def _told(
     directory: Path, configuration: CentralConfiguration, number: int, name: str, secret: bytes
 ) -> dict[str, Any]:
     own = configuration.tls is None
-    certificate = (directory / CA_NAME).read_bytes() if own else b""
+    certificate = read_ca(directory) if own else b""
     token = write_token(EnrolmentToken(secret, certificate))
     address = configuration.grpc.replace("0.0.0.0", "CENTRAL_HOST").replace("[::]", "CENTRAL_HOST")  # noqa: S104 - a text
     given = "" if own else " --ca CA.pem"

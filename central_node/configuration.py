@@ -1,13 +1,14 @@
 """node.toml of a central node: its defaults, its reading and its writing."""
 
 from pathlib import Path
+from typing import Literal
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from engine.directory import CONFIGURATION_NAME, parse_address, write_private
-from engine.node_settings import read_settings
+from engine.directory import CONFIGURATION_NAME, write_private
+from engine.node_settings import LogFormat, checked_address, read_settings
 
 DEFAULT_GRPC = "0.0.0.0:7443"
 DEFAULT_WEB = "127.0.0.1:7480"
@@ -25,18 +26,16 @@ class CentralConfiguration(BaseSettings):
     """What node.toml says; PACKHORSE_NAME, PACKHORSE_GRPC, ... in the environment come before it."""
 
     model_config = SettingsConfigDict(extra="forbid", env_prefix="PACKHORSE_", env_nested_delimiter="__")
-    role: str = "central"
+    role: Literal["central"] = "central"
     name: str = "central"
     grpc: str = DEFAULT_GRPC
     web: str = DEFAULT_WEB
-    log_format: str = ""
+    log_format: LogFormat = ""
     tls: GivenCertificate | None = None
 
 
 def write_configuration(directory: Path, name: str, grpc: str, web: str) -> None:
     """Writes the file that `init` leaves behind."""
-    for address in (grpc, web):
-        parse_address(address)
     document = tomlkit.document()
     document.add(tomlkit.comment("A Packhorse central node. Changes take effect when the daemon starts again."))
     document["role"], document["name"] = "central", name
@@ -49,4 +48,7 @@ def write_configuration(directory: Path, name: str, grpc: str, web: str) -> None
 
 def read_configuration(directory: Path) -> CentralConfiguration:
     """Reads node.toml and the environment. Raises Refused with DIRECTORY_WRONG or CONFIGURATION_WRONG."""
-    return read_settings(directory, "central", CentralConfiguration)
+    found = read_settings(directory, "central", CentralConfiguration)
+    for key, address in (("grpc", found.grpc), ("web", found.web)):
+        checked_address(key, address)
+    return found

@@ -1,6 +1,8 @@
 """`central-node serve`: everything that runs in the daemon, from the lock on the directory to the graceful end."""
 
 import asyncio
+import errno
+import os
 import signal
 import socket
 from contextlib import AsyncExitStack, nullcontext
@@ -16,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from packhorse.enrolment.v1 import enrolment_pb2, enrolment_pb2_grpc
 from packhorse.sync.v1 import sync_service_pb2, sync_service_pb2_grpc
 
-from central_node.certificates import read_certificates
+from central_node.certificates import SERVER_KEY_NAME, SERVER_NAME, read_server
 from central_node.commands import daemon_commands
 from central_node.configuration import CentralConfiguration
 from central_node.node import CentralNode
@@ -52,7 +54,7 @@ async def serve(directory: Path, configuration: CentralConfiguration) -> None:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         stack.enter_context(DirectoryLock(directory))
-        web_socket = _bind_web(configuration.web)
+        web_socket = _bind(configuration.web)
         stack.callback(web_socket.close)
         database = await open_database(directory / DATABASE_NAME, catalogue(), CENTRAL_TABLES)
         stack.push_async_callback(database.close)
@@ -82,11 +84,11 @@ def _make_server(
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     reflection.enable_server_reflection((*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     if configuration.tls is None:
-        own = read_certificates(directory)
-        certificate, key = own.certificate, own.key
+        certificate, key = read_server(directory / SERVER_NAME, directory / SERVER_KEY_NAME)
     else:
-        certificate, key = configuration.tls.certificate.read_bytes(), configuration.tls.key.read_bytes()
-    parse_address(configuration.grpc)
+        certificate, key = read_server(configuration.tls.certificate, configuration.tls.key)
+    # gRPC does not say why it cannot listen: a socket that is closed at once does.
+    _bind(configuration.grpc).close()
     credentials = grpc.ssl_server_credentials([(key, certificate)])
     try:
         bound = server.add_secure_port(configuration.grpc, credentials)
@@ -109,7 +111,8 @@ async def _drain(node: CentralNode, server: grpc.aio.Server, healthy: Any) -> No
     await server.stop(1.0)
 
 
-def _bind_web(address: str) -> socket.socket:
+def _bind(address: str) -> socket.socket:
+    """A socket with this address. Raises Refused with ADDRESS_WRONG where it is not this machine's, PORT_IN_USE."""
     host, port = parse_address(address)
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -118,7 +121,10 @@ def _bind_web(address: str) -> socket.socket:
         listener.bind((host.strip("[]"), port))
     except OSError as error:
         listener.close()
-        raise Refused(Code.PORT_IN_USE, f"{address} cannot be listened on.") from error
+        if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise Refused(Code.ADDRESS_WRONG, f"{address} is no address of this machine.") from error
+        why = os.strerror(error.errno or 0)
+        raise Refused(Code.PORT_IN_USE, f"{address} cannot be listened on ({why}).") from error
     return listener
 
 

@@ -4,7 +4,10 @@ Exit codes: 0 done; 1 not done (the sentence says why); 2 wrong usage.
 """
 
 import asyncio
+import errno
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -25,7 +28,33 @@ Arguments = dict[str, Any]
 
 _OWNER_SECONDS, _LOOK_SECONDS = 20.0, 0.1
 
-DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+class _Text(click.ParamType[str]):
+    """Text that can be stored: the bytes of a command line need not be UTF-8."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See click."""
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!r} is not UTF-8.", param, ctx)
+        return str(value)
+
+
+class _Directory(click.Path):
+    """The name of a directory. An empty one is a variable that was not set, not the directory one is in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click."""
+        if not os.fspath(value):
+            self.fail("the name of the directory is empty.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+TEXT = _Text()
+DIRECTORY = _Directory(file_okay=False, path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 
 
@@ -39,6 +68,21 @@ def run(work: Coroutine[Any, Any, Result], as_json: bool = False) -> Result:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def start(command: click.Command) -> None:
+    """Runs a program's command line. Interrupted, or where nobody takes its output, it ends with a sentence."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # the name of a file need not be UTF-8
+    try:
+        command()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            raise
+        click.echo(f"ERROR: What this command says could not be written ({os.strerror(error.errno)}).", err=True)
+        sys.exit(1)
 
 
 def report(error: PackhorseError, as_json: bool) -> None:
@@ -124,18 +168,19 @@ def import_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         json_option,
         click.option(
-            "--last-wins", default="", metavar="CSV_COLUMN",
+            "--last-wins", type=TEXT, default="", metavar="CSV_COLUMN",
             help="Of rows with one id, take the one with the greatest value in this column of the file.",
         ),
         click.option(
-            "--set", "settings", multiple=True, metavar="COLUMN=VALUE", help="Give a column one value in every row."
+            "--set", "settings", type=TEXT, multiple=True, metavar="COLUMN=VALUE",
+            help="Give a column one value in every row.",
         ),
         click.option(
-            "--map", "mapping", multiple=True, metavar="COLUMN=CSV_COLUMN",
+            "--map", "mapping", type=TEXT, multiple=True, metavar="COLUMN=CSV_COLUMN",
             help="Take a column of the table from this column of the file.",
         ),
         click.argument("file", type=click.Path(dir_okay=False, path_type=Path)),
-        click.argument("table"),
+        click.argument("table", type=TEXT),
         click.argument("directory", type=DIRECTORY),
     ):  # fmt: skip
         command = option(command)
@@ -180,5 +225,7 @@ def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise click.UsageError(f"{option} wants COLUMN=..., not {text!r}.")
+        if name in pairs:
+            raise click.UsageError(f"{option} names the column {name!r} twice.")
         pairs[name] = value
     return pairs

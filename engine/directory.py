@@ -9,6 +9,7 @@ node.sock    the running daemon's door for local programs, mode 0600
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,6 +127,8 @@ def socket_address(directory: Path) -> Iterator[str]:
 def parse_address(text: str) -> tuple[str, int]:
     """Reads HOST:PORT; IPv6 hosts stand in brackets. Raises Refused with ADDRESS_WRONG."""
     host, colon, port = text.rpartition(":")
-    if not (colon and host and port.isdigit() and int(port) < 65_536) or (":" in host and not host.startswith("[")):
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536
+    is_host = bool(re.fullmatch(r"[^\s:\[\]/]+|\[[0-9A-Fa-f:.%\w]+\]", host))
+    if not (colon and is_port and is_host):
         raise Refused(Code.ADDRESS_WRONG, f"{text!r} is no address.")
     return host, int(port)

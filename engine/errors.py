@@ -54,8 +54,10 @@ class Code(StrEnum):
     TOKEN_USED = "TOKEN_USED"  # noqa: S105 - a code, not a secret
     TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105 - a code, not a secret
     CERTIFICATE_WRONG = "CERTIFICATE_WRONG"
+    CERTIFICATE_UNUSABLE = "CERTIFICATE_UNUSABLE"
     # A command was refused.
     DIRECTORY_WRONG = "DIRECTORY_WRONG"
+    DIRECTORY_TAKEN = "DIRECTORY_TAKEN"
     DIRECTORY_IN_USE = "DIRECTORY_IN_USE"
     DIRECTORY_READ_ONLY = "DIRECTORY_READ_ONLY"
     DATABASE_NEWER = "DATABASE_NEWER"
@@ -70,6 +72,7 @@ class Code(StrEnum):
     STORE_HAS_RECORDS = "STORE_HAS_RECORDS"
     SITE_UNKNOWN = "SITE_UNKNOWN"
     NAME_TAKEN = "NAME_TAKEN"
+    NAME_WRONG = "NAME_WRONG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,9 @@ CATALOGUE: dict[Code, Advice] = {
     Code.DRAINING: Advice(Actor.NOBODY, True, "The central node is going down; the site tries again by itself."),
     Code.BUSY: Advice(Actor.NOBODY, True, "It is tried again by itself."),
     Code.PEER_SILENT: Advice(Actor.NOBODY, True, "The site tries again by itself."),
-    Code.UNREACHABLE: Advice(Actor.SITE, True, "Check the link and the address; the site tries again by itself."),
+    Code.UNREACHABLE: Advice(
+        Actor.SITE, True, "Check the link and the address; a site that serves tries again by itself."
+    ),
     Code.LINK_CUT: Advice(Actor.NOBODY, True, "The site tries again by itself."),
     Code.INTERNAL: Advice(Actor.CENTRAL, True, "Look for the incident number in the log of the node that reported it."),
     Code.TOKEN_UNREADABLE: Advice(Actor.SITE, False, "Copy the whole token, or ask for a new one."),
@@ -111,21 +116,26 @@ CATALOGUE: dict[Code, Advice] = {
     Code.TOKEN_USED: Advice(Actor.CENTRAL, False, "Make a new token with `central-node site add`."),
     Code.TOKEN_EXPIRED: Advice(Actor.CENTRAL, False, "Make a new token with `central-node site add`."),
     Code.CERTIFICATE_WRONG: Advice(Actor.SITE, False, "Use the token or the CA file of the central node you dial."),
+    Code.CERTIFICATE_UNUSABLE: Advice(
+        Actor.CENTRAL, False, "Put the certificate and its key there again, as PEM; no site can connect without them."
+    ),
     Code.DIRECTORY_WRONG: Advice(Actor.SITE, False, "Name a directory made by `init` or `join`."),
+    Code.DIRECTORY_TAKEN: Advice(Actor.SITE, False, "Name a directory that does not exist yet."),
     Code.DIRECTORY_IN_USE: Advice(Actor.SITE, False, "Stop the daemon that owns the directory first."),
     Code.DIRECTORY_READ_ONLY: Advice(Actor.SITE, False, "Give the user that runs the node the right to write there."),
     Code.DATABASE_NEWER: Advice(Actor.SITE, False, "Upgrade the program; an older one never touches a newer database."),
-    Code.DATABASE_DAMAGED: Advice(Actor.SITE, False, "Keep the file as it is and restore a backup."),
+    Code.DATABASE_DAMAGED: Advice(Actor.SITE, False, "Keep what is there as it is and restore a backup."),
     Code.DISK_FULL: Advice(Actor.SITE, True, "Free some space; nothing that was committed is lost."),
     Code.PORT_IN_USE: Advice(Actor.CENTRAL, False, "Stop the other program or choose another port."),
     Code.ADDRESS_WRONG: Advice(Actor.SITE, False, "Write it as HOST:PORT."),
-    Code.CONFIGURATION_WRONG: Advice(Actor.SITE, False, "Correct node.toml."),
+    Code.CONFIGURATION_WRONG: Advice(Actor.SITE, False, "Correct node.toml, or the variable in the environment."),
     Code.CSV_WRONG: Advice(Actor.SITE, False, "Correct the file and import it again; nothing of it was imported."),
     Code.EDIT_REFUSED: Advice(Actor.SITE, False, "Make the edit where the rule allows it."),
     Code.STORE_UNKNOWN: Advice(Actor.CENTRAL, False, "Import the store first."),
     Code.STORE_HAS_RECORDS: Advice(Actor.CENTRAL, False, "Stores with records are moved, not assigned."),
     Code.SITE_UNKNOWN: Advice(Actor.CENTRAL, False, "See `central-node site list`."),
     Code.NAME_TAKEN: Advice(Actor.CENTRAL, False, "Choose another name."),
+    Code.NAME_WRONG: Advice(Actor.CENTRAL, False, "Choose a name of 1 to 200 printable characters."),
 }
 
 

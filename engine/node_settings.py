@@ -2,15 +2,25 @@
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsError
 
-from engine.directory import CONFIGURATION_NAME, as_directory_errors, require_node
-from engine.errors import Code, Refused
+from engine.directory import CONFIGURATION_NAME, as_directory_errors, parse_address, require_node
+from engine.errors import Code, PackhorseError, Refused
 
 Settings = TypeVar("Settings", bound=BaseSettings)
+LogFormat = Literal["", "json", "text"]
+_PLAIN = {
+    "extra_forbidden": "there is no such key",
+    "missing": "it is missing",
+    "string_type": "it must be a text",
+    "path_type": "it must be the name of a file",
+    "model_type": "it must be a table",
+    "literal_error": "no such word is allowed there",
+}
+"""What pydantic says, by its type of error, in the words of a person who edits the file."""
 
 
 def read_settings(directory: Path, role: str, settings: type[Settings]) -> Settings:
@@ -21,16 +31,42 @@ def read_settings(directory: Path, role: str, settings: type[Settings]) -> Setti
             key that does not fit.
     """
     require_node(directory)
+    written = _read(directory)
+    if "role" not in written:
+        raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME}: role: it is missing.")
+    if written["role"] != role:
+        raise Refused(Code.DIRECTORY_WRONG, f"{directory} is no directory of a {role} node.")
+    try:
+        environment = settings().model_dump(exclude_unset=True)
+    except (ValidationError, SettingsError) as error:
+        raise _wrong("the environment", error) from error
+    try:
+        return settings.model_validate({**written, **environment})
+    except ValidationError as error:
+        raise _wrong(CONFIGURATION_NAME, error) from error
+
+
+def checked_address(key: str, address: str) -> None:
+    """Raises Refused with CONFIGURATION_WRONG unless the value of this key is HOST:PORT."""
+    try:
+        parse_address(address)
+    except PackhorseError as error:
+        raise Refused(Code.CONFIGURATION_WRONG, f"{key}: {address[:60]!r} is not HOST:PORT.") from error
+
+
+def _read(directory: Path) -> dict[str, Any]:
     try:
         with as_directory_errors(directory):
-            written = tomllib.loads((directory / CONFIGURATION_NAME).read_text())
-        if written.get("role") != role:
-            raise Refused(Code.DIRECTORY_WRONG, f"{directory} is no directory of a {role} node.")
-        environment = settings().model_dump(exclude_unset=True)
-        return settings.model_validate({**written, **environment})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            return tomllib.loads((directory / CONFIGURATION_NAME).read_bytes().decode())
+    except UnicodeDecodeError as error:
+        raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME} is not UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
         raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME} is no TOML: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME}: {where}: {first['msg']}.") from error
+
+
+def _wrong(where: str, error: ValidationError | SettingsError) -> Refused:
+    if not isinstance(error, ValidationError):
+        return Refused(Code.CONFIGURATION_WRONG, f"{where}: a value cannot be read.")
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return Refused(Code.CONFIGURATION_WRONG, f"{where}: {key[:60]}: {_PLAIN.get(first['type'], first['msg'])}.")

@@ -197,7 +197,7 @@ def demo() -> None:
 
 
 @main.command()
-@click.option("--seeds", default=100, show_default=True, help="How many seeds to run.")
+@click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True, help="How many seeds to run.")
 @click.option("--first-seed", default=1, show_default=True, help="The first of them.")
 def simulate(seeds: int, first_seed: int) -> None:
     """Run whole nodes through bad links and power cuts in virtual time; a seed that fails fails again."""

@@ -1,7 +1,7 @@
 """The command `site-node`."""
 
 import asyncio
-import os
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ import click
 
 from engine.command_line import (
     DIRECTORY,
+    TEXT,
     configure_logs,
     do_command,
     import_arguments,
@@ -27,9 +28,6 @@ from engine.command_line import (
 from engine.errors import PackhorseError
 from engine.rpc import local_channel
 
-# gRPC's core writes to stderr whatever it meets; what matters reaches the log through Python.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="packhorse")
@@ -43,8 +41,8 @@ def main() -> None:
 
 @main.command()
 @click.argument("directory", type=DIRECTORY, metavar="DIR")
-@click.option("--central", required=True, help="HOST:PORT of the central node.")
-@click.option("--token", required=True, help="The one-time token of `central-node site add`.")
+@click.option("--central", type=TEXT, required=True, help="HOST:PORT of the central node.")
+@click.option("--token", type=TEXT, required=True, help="The one-time token of `central-node site add`.")
 @click.option("--ca", type=click.Path(dir_okay=False, path_type=Path), help="CA file; only with given certificates.")
 @json_option
 def join(directory: Path, central: str, token: str, ca: Path | None, as_json: bool) -> None:
@@ -58,10 +56,16 @@ def join(directory: Path, central: str, token: str, ca: Path | None, as_json: bo
     _end_of_sync(result, as_json)
 
 
+def _no_nan(_context: click.Context, parameter: click.Parameter, minutes: float | None) -> float | None:
+    if minutes is not None and math.isnan(minutes):
+        raise click.BadParameter("it must be a number of minutes.", param=parameter)
+    return minutes
+
+
 @main.command()
 @click.argument("directory", type=DIRECTORY, metavar="DIR")
-@click.option("--every", type=click.FloatRange(min=0.0, min_open=True), metavar="MINUTES",
-              help="Synchronise once in that time instead of staying connected.")  # fmt: skip
+@click.option("--every", type=click.FloatRange(min=0.0, min_open=True, max=525_600), callback=_no_nan,
+              metavar="MINUTES", help="Synchronise once in that time instead of staying connected.")  # fmt: skip
 def serve(directory: Path, every: float | None) -> None:
     """Run the daemon until SIGTERM."""
     from site_node.configuration import read_configuration  # noqa: PLC0415 - keeps --help quick

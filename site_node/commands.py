@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cryptography.x509 import load_pem_x509_certificates
 from packhorse.enrolment.v1 import enrolment_pb2
 
 from engine.catalogue.descriptors import catalogue
@@ -35,7 +37,7 @@ async def join(directory: Path, central: str, token_text: str, ca: Path | None, 
     """Enrols at a central node and initialises; may be repeated when it was interrupted.
 
     Raises:
-        Refused: TOKEN_UNREADABLE, TOKEN_USED, CERTIFICATE_WRONG, ADDRESS_WRONG, DIRECTORY_WRONG, ...
+        Refused: TOKEN_UNREADABLE, TOKEN_USED, CERTIFICATE_WRONG, ADDRESS_WRONG, DIRECTORY_TAKEN, ...
         Unavailable: UNREACHABLE.
     """
     parse_address(central)
@@ -44,7 +46,7 @@ async def join(directory: Path, central: str, token_text: str, ca: Path | None, 
     with as_directory_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     if (directory / CONFIGURATION_NAME).exists():
-        raise Refused(Code.DIRECTORY_WRONG, f"{directory} belongs to a node already.")
+        raise Refused(Code.DIRECTORY_TAKEN, f"{directory} belongs to a node already.")
     server_name = CENTRAL_CERTIFICATE_NAME if token.ca_certificate else ""
     with DirectoryLock(directory):
         await _enrol(directory, Central(central, ca_certificate, server_name), token)
@@ -54,10 +56,14 @@ async def join(directory: Path, central: str, token_text: str, ca: Path | None, 
 
 def _ca_certificate(token: EnrolmentToken, ca: Path | None) -> bytes:
     if ca is not None:
-        with as_directory_errors(ca.parent):
+        try:
             given = ca.read_bytes()
-        if b"BEGIN CERTIFICATE" not in given:
-            raise Refused(Code.CERTIFICATE_WRONG, f"{ca} holds no certificate in PEM.")
+            load_pem_x509_certificates(given)
+        except OSError as error:
+            what = f"{ca} cannot be read ({os.strerror(error.errno or 0)})."
+            raise Refused(Code.CERTIFICATE_WRONG, what) from error
+        except ValueError as error:
+            raise Refused(Code.CERTIFICATE_WRONG, f"{ca} holds no certificate in PEM.") from error
         return given
     if not token.ca_certificate:
         raise Refused(Code.CERTIFICATE_WRONG, "This token holds no CA certificate: give the file with --ca.")
@@ -82,7 +88,7 @@ async def _enrol(directory: Path, central: Central, token: EnrolmentToken) -> No
         epoch=bytes.fromhex(drawn["epoch"]),
     )
     enrolled = await enrol(central, request)
-    database = await open_database(directory / DATABASE_NAME, catalogue())
+    database = await open_database(directory / DATABASE_NAME, catalogue(), make=True)
     try:
         await database.write(
             lambda connection: found_site(

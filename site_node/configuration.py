@@ -1,12 +1,13 @@
 """node.toml of a site: its defaults, its reading and its writing."""
 
 from pathlib import Path
+from typing import Literal
 
 import tomlkit
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from engine.directory import CONFIGURATION_NAME, parse_address, write_private
-from engine.node_settings import read_settings
+from engine.directory import CONFIGURATION_NAME, write_private
+from engine.node_settings import LogFormat, checked_address, read_settings
 from engine.rpc.options import CENTRAL_CERTIFICATE_NAME
 
 CA_NAME = "ca.pem"
@@ -16,11 +17,11 @@ class SiteConfiguration(BaseSettings):
     """What node.toml says; PACKHORSE_CENTRAL, ... in the environment come before it."""
 
     model_config = SettingsConfigDict(extra="forbid", env_prefix="PACKHORSE_")
-    role: str = "site"
+    role: Literal["site"] = "site"
     name: str = ""
     central: str = ""
     server_name: str = CENTRAL_CERTIFICATE_NAME
-    log_format: str = ""
+    log_format: LogFormat = ""
 
 
 def write_configuration(directory: Path, name: str, central: str, server_name: str) -> None:
@@ -40,5 +41,5 @@ def write_configuration(directory: Path, name: str, central: str, server_name: s
 def read_configuration(directory: Path) -> SiteConfiguration:
     """Reads node.toml and the environment. Raises Refused with DIRECTORY_WRONG or CONFIGURATION_WRONG."""
     found = read_settings(directory, "site", SiteConfiguration)
-    parse_address(found.central)
+    checked_address("central", found.central)
     return found

@@ -5,6 +5,7 @@ looked at again with the standard library's TLS, which can tell them apart.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -140,6 +141,8 @@ async def _why_not(central: Central) -> PackhorseError:
         writer.close()
     except ssl.SSLCertVerificationError:
         return Refused(Code.CERTIFICATE_WRONG, f"{central.address} shows a certificate of another central node.")
+    except socket.gaierror:
+        return Unavailable(Code.UNREACHABLE, f"The host of {central.address} is not known here.")
     except (OSError, TimeoutError, ValueError):
         return unreachable
     return unreachable

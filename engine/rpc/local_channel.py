@@ -9,7 +9,7 @@ import grpc
 import structlog
 from packhorse.local.v1 import local_pb2, local_pb2_grpc
 
-from engine.directory import SOCKET_NAME, is_owned, socket_address
+from engine.directory import SOCKET_NAME, as_directory_errors, is_owned, socket_address
 from engine.errors import Code, PackhorseError, Refused, Unavailable
 from engine.limits import MESSAGE_BYTES_MAX
 
@@ -38,7 +38,8 @@ class LocalServer(local_pb2_grpc.LocalServiceServicer):
 
     async def __aenter__(self) -> "LocalServer":
         path = self._directory / SOCKET_NAME
-        path.unlink(missing_ok=True)
+        with as_directory_errors(self._directory):
+            path.unlink(missing_ok=True)
         self._address = socket_address(self._directory)
         self._server.add_insecure_port(self._address.__enter__())
         await self._server.start()

@@ -14,6 +14,7 @@ from typing import Any
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
+from engine.errors import Code, Refused
 from engine.limits import WINDOW_FRAMES
 from engine.session.frames import unpack
 
@@ -24,11 +25,15 @@ _ACKNOWLEDGEMENTS = {"acknowledgement": "push", "pull_acknowledgement": "pull"}
 
 def open_trace() -> Callable[[int], Trace]:
     """Gives the trace of the sessions of a site, by its number: what the environment asks for, or one that does
-    nothing."""
+    nothing. Raises Refused with CONFIGURATION_WRONG."""
     name = os.environ.get(VARIABLE)
     if not name:
         return lambda _site: lambda _word, _value: None
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        what = f"{VARIABLE} names a file that cannot be written ({os.strerror(error.errno or 0)})."
+        raise Refused(Code.CONFIGURATION_WRONG, what) from error
 
     def of_site(site: int) -> Trace:
         def trace(word: str, value: Any) -> None:
@@ -43,7 +48,9 @@ def open_trace() -> Callable[[int], Trace]:
 def _facts(word: str, value: Any) -> list[tuple[str, int, str]]:
     """(word, number, what follows the site) of each line that tells it."""
     if isinstance(value, session_pb2.SiteMessage | session_pb2.CentralMessage):
-        name = str(value.WhichOneof("message"))
+        name = value.WhichOneof("message")
+        if name is None:  # a message that only a newer program can read
+            return [(f"{word}_unknown", 0, "")]
         return _message(word, name, getattr(value, name))
     if isinstance(value, document_pb2.Frame):
         return [(word, value.number, " push")]

@@ -4,6 +4,7 @@ One awaited call into aiosqlite costs some 80 microseconds, and two tasks that s
 So work crosses into the thread once per transaction, as a whole function: nothing can come between its statements.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from functools import partial
@@ -13,8 +14,9 @@ from typing import Any
 import aiosqlite
 
 from engine.catalogue.model import Catalogue
-from engine.storage.database import Result, Work, snapshot, transact
-from engine.storage.schema import prepare
+from engine.errors import Code, Refused
+from engine.storage.database import Result, Work, as_catalogue_errors, snapshot, transact
+from engine.storage.schema import APPLICATION_ID, prepare
 from engine.storage.sqlite_file import checkpoint_if_due, open_reader, open_writer
 
 
@@ -33,7 +35,12 @@ class _WorkConnection(aiosqlite.Connection):
     async def open(cls, connect: Callable[[], sqlite3.Connection]) -> "_WorkConnection":
         """Starts the thread and opens the connection on it."""
         connection = cls(connect, iter_chunk_size=64)
-        await connection
+        try:
+            await connection
+        except BaseException:
+            # aiosqlite has told its thread to end. That is over before the loop is closed, or the thread complains.
+            await asyncio.to_thread(connection._thread.join)
+            raise
         return connection
 
 
@@ -67,10 +74,17 @@ class AiosqliteDatabase:
             await connection.close()
 
 
-async def open_database(path: Path, catalogue: Catalogue, more: tuple[str, ...] = ()) -> AiosqliteDatabase:
-    """Opens, and where needed makes or upgrades, a node's database. Arguments and errors as `schema.prepare`."""
+async def open_database(
+    path: Path, catalogue: Catalogue, more: tuple[str, ...] = (), make: bool = False
+) -> AiosqliteDatabase:
+    """Opens and where needed upgrades a node's database; `make`: it may be a new one.
+
+    Other arguments and errors as `schema.prepare`; DATABASE_DAMAGED too where there is nothing to open.
+    """
 
     def writer() -> sqlite3.Connection:
+        if not make:
+            _require_ours(path)
         connection = open_writer(path)
         try:
             prepare(connection, catalogue, more)
@@ -88,3 +102,17 @@ async def open_database(path: Path, catalogue: Catalogue, more: tuple[str, ...] 
             await connection.close()
         raise
     return AiosqliteDatabase(path, *opened)
+
+
+def _require_ours(path: Path) -> None:
+    """Raises Refused with DATABASE_DAMAGED where there is no database of a node. Nothing of the file is changed."""
+    if not path.is_file():
+        raise Refused(Code.DATABASE_DAMAGED, f"There is no file {path.name} in {path.parent}.")
+    reader = open_reader(path)
+    try:
+        with as_catalogue_errors():
+            application = reader.execute("PRAGMA application_id").fetchone()[0]
+    finally:
+        reader.close()
+    if application != APPLICATION_ID:
+        raise Refused(Code.DATABASE_DAMAGED, f"The file {path} is empty or no Packhorse database.")

@@ -45,7 +45,7 @@ async def test_joining_with_wrong_words(country: Country, tmp_path: Path) -> Non
     assert not (site.directory / "node.toml").exists(), "nothing of it made the directory a node's"
     done = await country.join(site, token)
     assert done.exit_code == 0, done.stderr
-    assert_refused(await country.join(site, token), Code.DIRECTORY_WRONG)
+    assert_refused(await country.join(site, token), Code.DIRECTORY_TAKEN)
     second = Node("site_node", tmp_path / "second", country.environment)
     done = await second.command("join", "DIR", "--central", address, "--token", token)
     assert_refused(done, Code.TOKEN_USED)
@@ -69,7 +69,7 @@ async def test_second_daemons_and_taken_ports(country: Country, tmp_path: Path) 
     third = Node("central_node", tmp_path / "third", country.environment)
     await third.must("init", "DIR", "--grpc", f"127.0.0.1:{free_port()}", "--web", f"127.0.0.1:{country.web_port}")
     assert_refused(await third.command("serve", "DIR"), Code.PORT_IN_USE)
-    assert_refused(await again.command("init", "DIR"), Code.DIRECTORY_WRONG)
+    assert_refused(await again.command("init", "DIR"), Code.DIRECTORY_TAKEN)
     site = await joined(country, "Badili", BADILI)
     await site.start()
     second = Node("site_node", site.directory, country.environment)
