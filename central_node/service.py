@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -10,6 +11,7 @@ from packhorse.enrolment.v1 import enrolment_pb2, enrolment_pb2_grpc
 from packhorse.sync.v1 import session_pb2, sync_service_pb2, sync_service_pb2_grpc
 
 from central_node.node import CentralNode
+from central_node.one_round import one_round
 from central_node.session import CentralSession
 from central_node.storage.roster import enrol, is_credential
 from engine.errors import Code, PackhorseError, Unavailable
@@ -69,14 +71,23 @@ class SyncService(sync_service_pb2_grpc.SyncServiceServicer):
     async def Push(  # noqa: N802 - the name in the contract
         self, request: sync_service_pb2.PushRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> sync_service_pb2.PushResponse:
-        """See the contract. This central serves sessions only."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This central node serves sessions only.")
+        """See the contract."""
+        return sync_service_pb2.PushResponse(messages=await self._round(request.messages, context))
 
     async def Pull(  # noqa: N802 - the name in the contract
         self, request: sync_service_pb2.PullRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> sync_service_pb2.PullResponse:
-        """See the contract. This central serves sessions only."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This central node serves sessions only.")
+        """See the contract."""
+        return sync_service_pb2.PullResponse(messages=await self._round(request.messages, context))
+
+    async def _round(
+        self, messages: Sequence[session_pb2.SiteMessage], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> list[session_pb2.CentralMessage]:
+        site = await self._authorise(context)
+        answers, error = await one_round(self._node, site, messages, self._trace(site))
+        code = error.code.value if error else ""
+        _log.info("round ended", site=site, peer=context.peer(), messages=len(messages), code=code)
+        return answers
 
 
 class EnrolmentService(enrolment_pb2_grpc.EnrolmentServiceServicer):

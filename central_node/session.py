@@ -49,7 +49,7 @@ LIMITS = session_pb2.Limits(
 
 
 class CentralSession:
-    """See the module. `site` is the number that the credential belongs to."""
+    """See the module. `site` is the number that the credential belongs to; `one_round` is said of the machine."""
 
     def __init__(
         self,
@@ -58,8 +58,9 @@ class CentralSession:
         send: Callable[[Message], Awaitable[None]],
         receive: Callable[[], Awaitable[Message | None]],
         trace: Callable[[str, object], None],
+        one_round: bool = False,
     ) -> None:
-        self.site = site
+        self.site, self._one_round = site, one_round
         self._node, self._database, self.trace = node, node.database, trace
         self._id = secrets.token_hex(16)
         self._writer = Writer(site, "")
@@ -80,7 +81,8 @@ class CentralSession:
         self._lane_is_known = False
         self._staged = document_pb2.PartStored()
         self._wanted_later: list[document_pb2.RecordKey] = []
-        self._driver = Driver(CentralMachine(self._pace), self._perform, send, receive, trace)
+        self.machine = CentralMachine(self._pace, one_round)
+        self._driver = Driver(self.machine, self._perform, send, receive, trace)
 
     async def run(self) -> PackhorseError | None:
         """Runs the session to its end and remembers how it ended."""
@@ -95,6 +97,10 @@ class CentralSession:
     def post(self, event: Event) -> None:
         """See `node.Session`."""
         self._driver.post(event)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Returns when something holds of the machine."""
+        await self._driver.until(holds)
 
     def follows(self, scopes: set[str]) -> bool:
         """See `node.Session`."""
@@ -113,9 +119,12 @@ class CentralSession:
         elif error is not None and error.code not in (Code.SUPERSEDED, Code.LINK_CUT, Code.DRAINING):
             await self._database.write(lambda connection: note_error(connection, self.site, error, now))
 
+    def _check_current(self, connection: sqlite3.Connection) -> None:
+        check_current(connection, self.site, self._id, confirms=not self._one_round)
+
     async def _write_if_current(self, work: Work[None]) -> None:
         def checked(connection: sqlite3.Connection) -> None:
-            check_current(connection, self.site, self._id)
+            self._check_current(connection)
             work(connection)
 
         try:
@@ -126,7 +135,7 @@ class CentralSession:
     # --- actions ------------------------------------------------------------------------------------------------------
 
     async def _perform(self, action: Action) -> Event | None:
-        if action.name != "judge_hello" and not self._has_proved:
+        if action.name != "judge_hello" and not (self._has_proved or self._one_round):
             # The site has spoken after Welcome, so it has stored what came with it: only now may that be confirmed.
             self._has_proved = True
             self._to_note |= self._unproved
@@ -185,13 +194,13 @@ class CentralSession:
         topology, shown, era = self._node.topology, self._shown_positions, self._era
 
         def take(connection: sqlite3.Connection) -> tuple[dict[str, Cursor], list[document_pb2.SubscriptionChange]]:
-            check_current(connection, self.site, self._id)
+            self._check_current(connection)
             return take_positions(connection, self.site, era, shown, topology)
 
         self._cursors, self._changes = await self._database.write(take)
 
     async def _do_ingest(self, action: Action) -> None:
-        self._node.submit(self, Submitted(self._writer, self._id, action.value))
+        self._node.submit(self, Submitted(self._writer, self._id, action.value, not self._one_round))
 
     async def _do_load_page(self, _action: Action) -> Event:
         await self._follow_topology()
@@ -253,7 +262,7 @@ class CentralSession:
         lane = Body(self.site, body_hash, len(content), 0, document.table, document.id, *fed)
 
         def keep(connection: sqlite3.Connection) -> None:
-            check_current(connection, self.site, self._id)
+            self._check_current(connection)
             drop_body(connection, self.site)
             open_body(connection, lane, content)
 
@@ -277,7 +286,7 @@ class CentralSession:
 
     async def _do_stage_part(self, action: Action) -> Event:
         def keep(connection: sqlite3.Connection) -> document_pb2.PartStored:
-            check_current(connection, self.site, self._id)
+            self._check_current(connection)
             return stage(connection, self.site, action.value)
 
         return Event("part_staged", await self._database.write(keep))
@@ -304,7 +313,7 @@ class CentralSession:
         def reconcile(
             connection: sqlite3.Connection,
         ) -> tuple[dict[str, Cursor], list[document_pb2.SubscriptionChange]]:
-            check_current(connection, self.site, self._id)
+            self._check_current(connection)
             return reconcile_subscriptions(connection, self.site, known, topology)
 
         self._cursors, changes = await self._database.write(reconcile)

@@ -185,15 +185,20 @@ def _make_older(connection: sqlite3.Connection, site: int, which: str) -> None:
     connection.execute(f"DELETE {these}", (site,))
 
 
-def check_current(connection: sqlite3.Connection, site: int, session: str) -> None:
-    """Raises PeerProblem with SUPERSEDED unless this is the site's current session; confirms its lineage token."""
+def check_current(connection: sqlite3.Connection, site: int, session: str, confirms: bool = True) -> None:
+    """Raises PeerProblem with SUPERSEDED unless this is the site's current session.
+
+    `confirms`: the session has spoken after its Welcome, so the site has stored the lineage token in it.
+    """
     row = connection.execute("SELECT session FROM central_site WHERE site = ?", (site,)).fetchone()
     if row is None or row[0] != session:
         raise PeerProblem(Code.SUPERSEDED, f"A newer session of site {site} took over.")
+    if not confirms:
+        return
     newest = connection.execute(
         "SELECT token_hash FROM central_offered WHERE site = ? ORDER BY number DESC LIMIT 1", (site,)
     ).fetchone()
-    if newest is not None:  # the newest was offered to the current session, which has spoken after its Welcome
+    if newest is not None:  # the newest was offered to the current session
         _confirm(connection, site, newest[0])
 
 

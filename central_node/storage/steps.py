@@ -41,6 +41,8 @@ class Submitted(NamedTuple):
     writer: Writer
     session: str
     frame: document_pb2.Frame
+    confirms: bool = True
+    """Whether the site has spoken after the Welcome of its session."""
 
 
 @dataclass
@@ -87,7 +89,7 @@ def _take_frame(
     connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, submitted: Submitted, now: int
 ) -> tuple[session_pb2.Acknowledgement | None, Ingested | None]:
     site, frame = submitted.writer.site, submitted.frame
-    check_current(connection, site, submitted.session)
+    check_current(connection, site, submitted.session, submitted.confirms)
     last = Link(
         *connection.execute("SELECT frame_number, frame_hash FROM central_site WHERE site = ?", (site,)).fetchone()
     )

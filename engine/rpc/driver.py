@@ -48,10 +48,17 @@ class Driver:
         self._finished: asyncio.Future[Finish] = asyncio.get_running_loop().create_future()
         self._heard = asyncio.get_running_loop().time()
         self._is_broken = False
+        self._stepped = asyncio.Event()
 
     def post(self, event: Event) -> None:
         """Tells the machine of something that happened, and starts what follows from it."""
         self._take(self.machine.step(event))
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Returns when something holds of the machine; it is asked after every step."""
+        while not holds():
+            self._stepped.clear()
+            await self._stepped.wait()
 
     def send_first(self, message: Message) -> None:
         """Queues the message that opens the session."""
@@ -87,6 +94,7 @@ class Driver:
                 case Finish():
                     if not self._finished.done():
                         self._finished.set_result(step)
+        self._stepped.set()
 
     async def _guard(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Whatever goes wrong in a task becomes an event of the machine, never a silent end."""

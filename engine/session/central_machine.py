@@ -35,7 +35,7 @@ from engine.session.machine import Action, Machine, Send, Step, error_problem
 from engine.session.pace import Pace
 
 _ENDS = {"goodbye": ("closed",), "cut": ("closed",), "silence": ("closed",), "failed": ("closed",),
-         "drain": ("closed",)}  # fmt: skip
+         "drain": ("closed",), "round_over": ("closed",)}  # fmt: skip
 _WANTS_WAITING = 1_000
 _INGEST = ("frame", "frame_ingested", "ingest_busy", "positions", "want", "part", "part_staged")
 _SERVE = ("pull_acknowledgement", "checkpoint_report", "page_loaded", "wanted_loaded", "checkpoint_loaded",
@@ -55,6 +55,9 @@ class CentralMachine(Machine):
 
     Args:
         pace: how much the link takes; kept by the caller from session to session.
+        one_round: True where all messages of the site come in one call and all answers go back in its response. The
+            site could not know what Welcome says when it sent the rest: frames that are applied already, and positions
+            that were not asked for, are passed over.
     """
 
     TRANSITIONS: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
@@ -65,8 +68,9 @@ class CentralMachine(Machine):
         "serving": {**dict.fromkeys((*_INGEST, *_SERVE, "feed_moved", "push_checkpoint"), ("serving",)), **_ENDS},
     }  # fmt: skip
 
-    def __init__(self, pace: Pace | None = None) -> None:
+    def __init__(self, pace: Pace | None = None, one_round: bool = False) -> None:
         super().__init__("awaiting")
+        self._one_round, self._applied_before = one_round, 0
         self._pace = pace or Pace()
         self._limits = session_pb2.Limits(window_frames=1)
         self._lane = Lane(self._pace)
@@ -92,6 +96,17 @@ class CentralMachine(Machine):
             return not self._ingesting
         return self.state == "serving" and (self._acknowledged < self._sequence or self._lane.under_way > 0)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is being made for which the site need not say anything more."""
+        working = self._ingesting > 0 or self._staging > 0 or self._loading or self._lane.is_loading
+        return self.state == "judging" or (self.state in ("receiving", "serving") and working)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the window lets the site send another frame or part."""
+        return max(self._ingesting, self._staging) < self._limits.window_frames and self.state != "judging"
+
     def _problem(self, error: PackhorseError) -> session_pb2.CentralMessage:
         return session_pb2.CentralMessage(problem=error_problem(error))
 
@@ -105,11 +120,14 @@ class CentralMachine(Machine):
         self.state = "receiving"
         self._limits = welcome.limits
         self._link = Link(welcome.last_applied, welcome.last_applied_hash)
+        self._applied_before = welcome.last_applied
         self._positions_awaited = welcome.send_positions
         return [Send(session_pb2.CentralMessage(welcome=welcome))]
 
     def _on_positions(self, positions: session_pb2.Positions) -> list[Step]:
         if not self._positions_awaited:
+            if self._one_round:
+                return []
             return self._broken("Positions came that nobody had asked for.")
         self._positions_awaited = not positions.last
         return [Action("store_positions", positions)]
@@ -117,6 +135,8 @@ class CentralMachine(Machine):
     # --- ingesting ----------------------------------------------------------------------------------------------------
 
     def _on_frame(self, frame: document_pb2.Frame) -> list[Step]:
+        if self._one_round and frame.number <= self._applied_before:
+            return []
         if (frame.previous_number, frame.previous_hash) != self._link or frame.number <= self._link.number:
             if self._voided:  # sent before the site read Busy: the site sends it again (F41)
                 return []
@@ -143,6 +163,8 @@ class CentralMachine(Machine):
         return [Send(session_pb2.CentralMessage(busy=said), urgent=True)]
 
     def _on_push_checkpoint(self, checkpoint: session_pb2.PushCheckpoint) -> list[Step]:
+        if self._one_round and self._positions_awaited:  # the site calls again, with its positions
+            return []
         if checkpoint.round != self._announced + 1 or self._positions_awaited:
             return self._broken(f"Push checkpoint {checkpoint.round} came after {self._announced}.")
         self._announced = checkpoint.round
@@ -293,6 +315,10 @@ class CentralMachine(Machine):
         self.state = "closed"
         farewell = Send(session_pb2.CentralMessage(goodbye=session_pb2.Goodbye()))
         return [farewell, *self._end(None)]
+
+    def _on_round_over(self, _: None) -> list[Step]:
+        """Everything that came in one call is answered."""
+        return self._end(None)
 
     def _on_drain(self, _: None) -> list[Step]:
         farewell = Send(session_pb2.CentralMessage(goodbye=session_pb2.Goodbye(code=Code.DRAINING)))

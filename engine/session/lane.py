@@ -53,6 +53,11 @@ class Lane:
         return self._state is not None and self._state.stored_bytes >= self._state.total_bytes
 
     @property
+    def is_loading(self) -> bool:
+        """Whether a part is being read from the store."""
+        return self._loading
+
+    @property
     def under_way(self) -> int:
         """Parts that were sent and not answered."""
         return len(self._ends)

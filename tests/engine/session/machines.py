@@ -227,7 +227,7 @@ CENTRAL_EVENTS: Final[dict[str, Callable[[], Any]]] = {
     "part_staged": lambda: document_pb2.PartStored(hash=hash_of(9), size_bytes=10),
     "checkpoint_loaded": lambda: session_pb2.PullCheckpoint(round=1),
     "failed": lambda: Unavailable(Code.DISK_FULL, "The disk is full."),
-    **dict.fromkeys(("feed_moved", "drain", "cut", "silence"), lambda: None),
+    **dict.fromkeys(("feed_moved", "drain", "round_over", "cut", "silence"), lambda: None),
 }
 
 

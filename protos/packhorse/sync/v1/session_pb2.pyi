@@ -89,8 +89,8 @@ class Hello(_message.Message):
     position_count: _builtins.int
     """How many feeds the site follows."""
     positions_hash: _builtins.bytes
-    """SHA-256 over the sorted (scope, generation, position). Where it differs from what the central remembers, the
-    central asks for the table with Welcome.send_positions.
+    """SHA-256 over one line "scope generation position" per feed, numbers in decimal, sorted by scope, joined by "\\n".
+    Where it differs from what the central remembers, the central asks for the table with Welcome.send_positions.
     """
     last_acknowledged: _builtins.int
     """Number of the last frame whose acknowledgement the site stored. Zero: none."""
