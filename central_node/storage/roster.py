@@ -212,9 +212,7 @@ def take_positions(
 ) -> tuple[dict[str, Cursor], list[document_pb2.SubscriptionChange]]:
     """Takes the site's own position table for the truth. Raises Refused with CENTRAL_RESTORED."""
     for position in positions:
-        # The configuration may have come with the Welcome of the present era.
-        own = position.scope == site_scope(site)
-        check_position(connection, current_era(connection) or era if own else era, position)
+        check_position(connection, era, position)
     known = {p.scope: Cursor(p.scope, p.generation, p.position) for p in positions}
     return reconcile_subscriptions(connection, site, known, topology)
 
@@ -287,6 +285,8 @@ def configuration_cursor(connection: sqlite3.Connection, opened: Opened, hello: 
     scope = site_scope(hello.site)
     if not opened.welcome.send_positions:
         return opened.cursors.get(scope)
+    if hello.era != opened.welcome.era:
+        return None  # its positions are of an earlier run: they must show first that this database was not restored
     cursor = Cursor(scope, hello.configuration.generation, hello.configuration.position)
     stored = _subscriptions(connection, hello.site).get(scope)
     return cursor if stored is not None and stored.generation == cursor.generation else None

@@ -230,7 +230,7 @@ async def test_f13_a_restored_directory_is_refused_keeps_capturing_and_changes_n
     assert (await country.central.status())["sites"][0]["state"] == "lineage_broken"
 
 
-async def test_a_site_refuses_a_restored_central(country: Country) -> None:
+async def test_f11_a_site_refuses_a_restored_central(country: Country) -> None:
     site = await joined(country, "Badili", BADILI)
     await country.central.stop()
     backup = country.central.directory.with_name("central-backup")
