@@ -27,13 +27,20 @@ from central_node.storage.roster import (
 )
 from central_node.storage.steps import Submitted
 from engine.errors import Code, PackhorseError, PeerProblem, Refused, Unavailable
-from engine.limits import DIFFERING_SCOPES, FRAME_BYTES_MAX, FRAME_RECORDS, PATIENCE_SECONDS, WINDOW_FRAMES
+from engine.limits import (
+    DIFFERING_SCOPES,
+    FRAME_BYTES_MAX,
+    FRAME_RECORDS,
+    PAGE_BYTES_MAX,
+    PATIENCE_SECONDS,
+    WINDOW_FRAMES,
+)
 from engine.rpc.driver import Driver
 from engine.session.central_machine import CentralMachine, PageLoaded
 from engine.session.frames import pack
 from engine.session.machine import Action, Event, Message
 from engine.storage.database import Result, Work
-from engine.storage.pages import Cursor, Page, in_groups, read_page, read_wanted
+from engine.storage.pages import Cursor, Page, read_page, read_wanted
 from engine.storage.parts import Body, drop_body, lane_state, open_body, read_part, stage, staged_for
 from engine.storage.records import Writer
 
@@ -228,13 +235,14 @@ class CentralSession:
     def _page(
         self, connection: sqlite3.Connection, behind: set[str], changes: list[document_pb2.SubscriptionChange]
     ) -> tuple[Page, bytes, bytes]:
-        """A page and its body; where that is too large for the link, one of a single document."""
+        """A page and its body; where that is too large for the link or the receiver, one of a single document."""
         cursors = [cursor for cursor in self._cursors.values() if cursor.scope not in behind]
         catalogue, pace = self._node.catalogue, self._pace
         for records in (pace.records, 1):
             page = read_page(connection, catalogue, cursors, self._writer, self._tables, records, pace.size_bytes)
-            body, body_hash = pack(document_pb2.PullBody(subscriptions=changes, sections=page.sections))
-            if len(body) <= pace.size_bytes:
+            content = document_pb2.PullBody(subscriptions=changes, sections=page.sections)
+            body, body_hash = pack(content)
+            if len(body) <= pace.size_bytes and content.ByteSize() <= PAGE_BYTES_MAX:
                 break
         return page, body, body_hash
 
@@ -324,10 +332,9 @@ class CentralSession:
         roots = [(key.table, key.id) for key in action.value.documents]
 
         def load(connection: sqlite3.Connection) -> tuple[document_pb2.PullBody, list[document_pb2.RecordKey]]:
-            documents = read_wanted(connection, catalogue, roots, scopes)
-            first, *others = in_groups(documents, self._pace.size_bytes)
-            later = [document_pb2.RecordKey(table=d.table, id=d.id) for group in others for d in group]
-            return document_pb2.PullBody(wanted=first), later
+            found = read_wanted(connection, catalogue, roots, scopes, self._pace.size_bytes)
+            later = [document_pb2.RecordKey(table=table, id=root_id) for table, root_id in found.later]
+            return document_pb2.PullBody(wanted=found.documents), later
 
         wanted, later = await self._read_routed(load)
         if later:  # what does not fit into one frame is as if it had been asked for again

@@ -14,6 +14,8 @@ PART_BYTES_LEAST = 1024
 """Where the size of the parts of a large document stops shrinking on a bad link."""
 FRAME_BYTES_MAX = 32 * 1024 * 1024
 """Largest body of a frame after decompression that is accepted; larger is refused, whatever it claims."""
+PAGE_BYTES_MAX = 4 * 1024 * 1024
+"""Largest body of a frame of several documents that the central makes, before compression."""
 DOCUMENT_BYTES_MAX = 16 * 1024 * 1024
 """Largest document, before compression, that a node sends; a larger one stays there, set aside with that reason."""
 MESSAGE_BYTES_MAX = 40 * 1024 * 1024

@@ -251,7 +251,8 @@ class Central(Node):
     def wanted(self, site: Site, keys: Iterable[tuple[str, str]]) -> document_pb2.PullBody:
         """The answer to a want."""
         scopes = frozenset(self.cursors[site.number])
-        return document_pb2.PullBody(wanted=self.read(lambda c: read_wanted(c, catalogue(), keys, scopes)))
+        found = self.read(lambda c: read_wanted(c, catalogue(), list(keys), scopes, limit_bytes=1 << 30))
+        return document_pb2.PullBody(wanted=found.documents)
 
 
 def greet(central: Central, site: Site) -> session_pb2.Welcome:

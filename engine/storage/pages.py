@@ -9,7 +9,7 @@ subscriber ask for the document (F8).
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2
@@ -105,7 +105,8 @@ def count_beyond(connection: sqlite3.Connection, scope: int, position: int, cap:
 def _entries(
     connection: sqlite3.Connection, catalogue: Catalogue, scope: int, after: int, limit: int
 ) -> tuple[list[_Entry], list[_Entry]]:
-    """(the page, the other entries beyond `after` of the documents that the page touches)."""
+    """(the page, the other entries beyond `after` of the documents that the page touches): both together about `limit`
+    entries, one document more at most."""
     columns = "table_name, id, root_id, position, state"
     page = [
         _Entry(*row)
@@ -114,6 +115,7 @@ def _entries(
             (scope, after, limit),
         )
     ]
+    page = page[: _fitting(connection, scope, after, limit, page)]
     there = {(entry.table, entry.id) for entry in page}
     roots = {(_root_table(catalogue, entry), entry.root_id) for entry in page if entry.root_id}
     others = []
@@ -126,6 +128,23 @@ def _entries(
             if (entry.table, entry.id) not in there and (_root_table(catalogue, entry), entry.root_id) in roots:
                 others.append(entry)
     return page, others
+
+
+def _fitting(connection: sqlite3.Connection, scope: int, after: int, limit: int, page: list[_Entry]) -> int:
+    """How many entries of a page may be taken until the documents that they touch have `limit` entries."""
+    along: dict[str, int] = {}
+    for marks, part in chunks(sorted({entry.root_id for entry in page if entry.root_id})):
+        along |= connection.execute(
+            "SELECT root_id, count(*) FROM sync_membership"
+            f" WHERE scope = ? AND root_id IN ({marks}) AND position > ? GROUP BY root_id",
+            (scope, *part, after),
+        )
+    entries = 0
+    for place, entry in enumerate(page):
+        if entries >= limit:
+            return place
+        entries += along.pop(entry.root_id, 0) if entry.root_id else 1
+    return len(page)
 
 
 def _paged(connection: sqlite3.Connection, scope: int, page: list[_Entry], others: list[_Entry]) -> int:
@@ -206,26 +225,26 @@ def _wrote(state: State, receiver: Writer) -> bool:
     return state.writer_site == receiver.site and state.writer_epoch == receiver.epoch
 
 
-def in_groups(documents: Sequence[document_pb2.Document], size_bytes: int) -> Iterator[list[document_pb2.Document]]:
-    """Documents in groups that are closed where the next one would pass that size; one empty group where there are
-    none."""
-    group: list[document_pb2.Document] = []
-    size = 0
-    for document in documents:
-        if group and size + document.ByteSize() > size_bytes:
-            yield group
-            group, size = [], 0
-        group.append(document)
-        size += document.ByteSize()
-    yield group
+class Wanted(NamedTuple):
+    """What was asked for."""
+
+    documents: list[document_pb2.Document]
+    later: list[Key]
+    """What did not fit: it was not looked at."""
 
 
 def read_wanted(
-    connection: sqlite3.Connection, catalogue: Catalogue, roots: Iterable[Key], scopes: frozenset[str]
-) -> list[document_pb2.Document]:
-    """Whole documents by key, with their tombstones; keys outside the receiver's scopes are passed over."""
-    documents = []
-    for table, root_id in roots:
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    roots: Sequence[Key],
+    scopes: frozenset[str],
+    limit_bytes: int = FRAME_BYTES,
+) -> Wanted:
+    """Whole documents by key, with their tombstones, until the next one would pass the limit, but at least one; keys
+    outside the receiver's scopes are passed over."""
+    documents: list[document_pb2.Document] = []
+    size = 0
+    for place, (table, root_id) in enumerate(roots):
         if table not in catalogue or catalogue[table].parent:
             continue
         rows = connection.execute(
@@ -242,5 +261,8 @@ def read_wanted(
             keys += [(row[0], row[1]) for row in found if row[0] in names]
         document = _document(catalogue, (table, root_id), keys, Present(connection, catalogue, keys), None)
         document.whole = True
+        size += document.ByteSize()
+        if documents and size > limit_bytes:
+            return Wanted(documents, list(roots[place:]))
         documents.append(document)
-    return documents
+    return Wanted(documents, [])

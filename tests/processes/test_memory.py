@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 import pytest
 
+from field_lab.comparison import differences
 from field_lab.country import Country, Node, SiteNode
 from tests.processes.crashes import Pair, expect_pair, found_store_of_the_central
 from tests.processes.paperwork import Paperwork
-from tests.processes.supplies import one, opened
+from tests.processes.supplies import BADILI, one, opened
+from tests.processes.test_main_job import joined
 
 pytestmark = pytest.mark.processes
 RECORDS = [int(number) for number in os.environ.get("PACKHORSE_MEMORY_RECORDS", "5000").split()]
@@ -118,3 +120,15 @@ async def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
     print(f"grown by {grown} KiB from {RECORDS[0]} to {RECORDS[-1]} records")
     assert max(peak for each in found for peak in each) < LIMIT_KIB
     assert max(grown) < GROWTH_KIB
+
+
+async def test_a_page_of_long_texts_is_no_larger_than_a_frame_may_be(country: Country) -> None:
+    site = await joined(country, "Badili", BADILI)
+    with opened(country.central.database) as connection:
+        ids = [row[0] for row in connection.execute("SELECT id FROM item ORDER BY id LIMIT 40")]
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("UPDATE item SET name = ? WHERE id = ?", [("x" * 1_000_000, item) for item in ids])
+        connection.execute("COMMIT")
+    done = await site.sync()
+    assert done.json["in_agreement"], done.stdout
+    assert not differences(country.central.database, site.database, ("item",))

@@ -45,7 +45,7 @@ def joined_site(path: Path, central: sqlite3.Connection) -> sqlite3.Connection:
     # What site 2 wrote itself comes as a hash; its database is new, so it asks for the documents.
     wanted = [tuple(row) for row in connection.execute("SELECT table_name, id FROM sync_want")]
     scopes = frozenset(subscriptions_of(SITE, read_topology(central)))
-    body = document_pb2.PullBody(wanted=read_wanted(central, catalogue(), wanted, scopes))
+    body = document_pb2.PullBody(wanted=read_wanted(central, catalogue(), list(wanted), scopes).documents)
     transact(connection, lambda c: apply_pull(c, catalogue(), ME, body, NOW))
     return connection
 

@@ -189,7 +189,8 @@ class CentralEnd(Node):
     def wanted(self, session: Session, keys: Iterable[Key]) -> document_pb2.PullBody:
         """The documents that a site has asked for."""
         asked, scopes = list(keys), frozenset(session.cursors)
-        return document_pb2.PullBody(wanted=self.read(lambda c: read_wanted(c, catalogue(), asked, scopes)))
+        found = self.read(lambda c: read_wanted(c, catalogue(), list(asked), scopes, limit_bytes=1 << 30))
+        return document_pb2.PullBody(wanted=found.documents)
 
     def note(self, session: Session) -> None:
         """What was sent in a session is applied at the site."""
