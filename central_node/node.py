@@ -8,24 +8,27 @@ import asyncio
 import secrets
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import structlog
 from packhorse.sync.v1 import session_pb2
 
+from central_node.storage.attempts import Submitted, note_attempts
 from central_node.storage.eras import begin_era
-from central_node.storage.steps import Submitted, Taken, refresh_topology, route_own, take_frames, wake_held
+from central_node.storage.steps import IsLate, Taken, refresh_topology, route_own, take_frames, wake_held
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
-from engine.limits import INGEST_FRAMES, WATCH_SECONDS_BUSY, WATCH_SECONDS_IDLE
+from engine.limits import APPLY_SECONDS, INGEST_FRAMES, WATCH_SECONDS_BUSY, WATCH_SECONDS_IDLE
 from engine.rpc.trace import Trace
 from engine.rules.topology import Topology
 from engine.session.frames import Link
 from engine.session.machine import Event
 from engine.session.pace import Pace
-from engine.storage.database import Database
+from engine.storage.database import Database, Work
 from engine.storage.schema import repair_schema, schema_is_whole
 
 _log = structlog.get_logger("central")
@@ -56,7 +59,7 @@ class CentralNode:
         """Grows with each change of the topology, so that a session can see that its subscriptions are old."""
         self.sessions: dict[int, Session] = {}
         self.counters = {"frames": 0, "records": 0, "sessions": 0, "errors": 0}
-        self._frames: asyncio.Queue[tuple[Session, Submitted]] = asyncio.Queue()
+        self._frames: deque[tuple[Session, Submitted]] = deque()
         self._paces: dict[int, Pace] = {}
         self._signal = asyncio.Event()
         self._settled: list[asyncio.Future[None]] = []
@@ -100,7 +103,7 @@ class CentralNode:
 
     def submit(self, session: Session, submitted: Submitted) -> None:
         """Queues a frame; its session hears `frame_ingested` or `ingest_busy`. Bounded by the session's window."""
-        self._frames.put_nowait((session, submitted))
+        self._frames.append((session, submitted))
         self._signal.set()
 
     async def settle(self) -> None:
@@ -149,28 +152,44 @@ class CentralNode:
                 waiter.set_result(None)
 
     async def _take_frames(self) -> None:
-        batch = [self._frames.get_nowait() for _ in range(min(self._frames.qsize(), INGEST_FRAMES))]
-        if not self._frames.empty():
-            self._signal.set()
-        if not batch:
+        queued = list(islice(self._frames, INGEST_FRAMES))
+        if not queued:
             return
-        frames = [submitted for _, submitted in batch]
-        now = int(time.time())
+        try:
+            # Committed before they are taken: a frame that ends this process is known to the next one (F39).
+            together = await self.database.hint(partial(note_attempts, frames=[frame for _, frame in queued]))
+        except Unavailable as error:
+            self._tell_busy([self._frames.popleft() for _ in queued], error)
+            return
+        await self._take(queued[:together])
+        if self._frames:
+            self._signal.set()
 
-        def work(connection: sqlite3.Connection) -> Taken:
-            for session, submitted in batch:
+    async def _take(self, group: list[tuple[Session, Submitted]]) -> None:
+        """Takes the frames at the head of the queue together; where that fails, one by one."""
+        now, frames = int(time.time()), [submitted for _, submitted in group]
+
+        def work(connection: sqlite3.Connection, is_late: IsLate) -> Taken:
+            for session, submitted in group:
                 session.trace("apply_begin", submitted.frame)
-            return take_frames(connection, self.catalogue, self.topology, frames, now)
+            return take_frames(connection, self.catalogue, self.topology, frames, now, is_late)
 
         try:
-            taken = await self.database.write(work)
-        except Unavailable as error:
-            self._tell_busy(batch, error)
+            taken = await self.database.write(_timed(work))
+        except Exception as error:
+            if len(group) > 1 and getattr(error, "code", None) is not Code.BUSY:
+                for one in group:
+                    await self._take([one])
+                return
+            for _ in group:
+                self._frames.popleft()
+            known = error if isinstance(error, Unavailable) else None
+            self._tell_busy(group, known or Unavailable(Code.INTERNAL, "A frame could not be taken.", 5.0))
+            if known is None:
+                raise
             return
-        except Exception:
-            self._tell_busy(batch, Unavailable(Code.INTERNAL, "A frame could not be taken.", 5.0))
-            raise
-        for (session, submitted), told in zip(batch, taken.acknowledgements, strict=True):
+        for told in taken.acknowledgements:
+            session, submitted = self._frames.popleft()
             if isinstance(told, PackhorseError):
                 session.post(Event("failed", told))
             elif told is not None:
@@ -206,7 +225,7 @@ class CentralNode:
     async def _wake(self) -> None:
         while await self.database.read(_has_woken):
             work = partial(wake_held, catalogue=self.catalogue, topology=self.topology, now=int(time.time()))
-            self._moved(await self.database.write(work))
+            self._moved(await self.database.write(_timed(work)))
 
     def _moved(self, taken: Taken) -> None:
         self.counters["records"] += taken.records
@@ -227,6 +246,17 @@ class CentralNode:
             else:
                 quiet = min(quiet * 1.2, WATCH_SECONDS_IDLE)
             await asyncio.sleep(quiet)
+
+
+def _timed(work: Callable[..., Taken]) -> Work[Taken]:
+    """Work that is to end soon, counted from when it has the database: others wait for it (F43)."""
+    clock = asyncio.get_running_loop().time
+
+    def timed(connection: sqlite3.Connection) -> Taken:
+        end = clock() + APPLY_SECONDS
+        return work(connection, is_late=lambda: clock() > end)
+
+    return timed
 
 
 def has_own_changes(connection: sqlite3.Connection) -> bool:

@@ -12,6 +12,7 @@ from importlib import metadata
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.node import CentralNode, has_own_changes
+from central_node.storage.attempts import Submitted
 from central_node.storage.checkpoints import read_checkpoint
 from central_node.storage.lane import fits, is_overtaken, resume_body
 from central_node.storage.roster import (
@@ -25,7 +26,6 @@ from central_node.storage.roster import (
     reconcile_subscriptions,
     take_positions,
 )
-from central_node.storage.steps import Submitted
 from engine.errors import Code, PackhorseError, PeerProblem, Refused, Unavailable
 from engine.limits import (
     DIFFERING_SCOPES,

@@ -64,10 +64,14 @@ WATCH_SECONDS_IDLE = 0.2
 # --- counting and keeping ---------------------------------------------------------------------------------------------
 COUNT_CAP = 10_000
 """Counts in `status` stop here and say that they are capped."""
-ROUTE_RECORDS = 2_000
+ROUTE_RECORDS = 1_000
 """Records of the central's own outbox that are routed in one transaction."""
 INGEST_FRAMES = 16
 """Frames, of any sites, that are applied in one transaction."""
+INGEST_ATTEMPTS = 3
+"""Attempts to take a frame, each of which ended the process or failed, before it is set aside whole."""
+APPLY_SECONDS = 0.05
+"""After which time a transaction that applies takes nothing more on; other programs wait for it."""
 CHECKPOINT_PAGES = 500
 """Size of the write-ahead log, in pages, from which the daemon checkpoints it."""
 POSITIONS_PER_PAGE = 5_000

@@ -5,13 +5,20 @@ central's own edits are routed by the same loop, so that a checkpoint can say th
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import structlog
 from packhorse.sync.v1 import document_pb2, session_pb2
 
+from central_node.storage.attempts import (
+    Submitted,
+    forget_attempts,
+    forget_frame,
+    is_hopeless,
+    note_failure,
+    set_frame_aside,
+)
 from central_node.storage.ingest import Ingest, Ingested
 from central_node.storage.roster import check_current
 from engine.catalogue.codec import Unreadable
@@ -35,33 +42,42 @@ _WOKEN = 200
 _log = structlog.get_logger("central")
 
 
-class Submitted(NamedTuple):
-    """A frame that waits to be taken."""
-
-    writer: Writer
-    session: str
-    frame: document_pb2.Frame
-    confirms: bool = True
-    """Whether the site has spoken after the Welcome of its session."""
-
-
 @dataclass
 class Taken:
     """What became of a group of frames."""
 
     acknowledgements: list[session_pb2.Acknowledgement | PackhorseError | None] = field(default_factory=list)
-    """For each frame: its acknowledgement, why its session must end, or None where it was passed over because a frame
-    before it was not taken."""
+    """For each frame that there was time for: its acknowledgement, why its session must end, or None where it was
+    passed over because a frame before it was not taken."""
     moved: set[str] = field(default_factory=set)
     records: int = 0
 
 
+IsLate = Callable[[], bool]
+"""Whether a transaction has lasted long enough: what is left is for the next one (F43)."""
+
+
+def never_late() -> bool:
+    """For work that is bounded otherwise."""
+    return False
+
+
 def take_frames(
-    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, frames: Sequence[Submitted], now: int
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    topology: Topology,
+    frames: Sequence[Submitted],
+    now: int,
+    is_late: IsLate = never_late,
 ) -> Taken:
-    """Takes frames of any sites, each strictly in the order of its chain."""
+    """Takes frames of any sites, each strictly in the order of its chain: at least one, then as long as it is not late.
+
+    A frame is never taken in part: some 10 ms of work, unless one document alone is larger.
+    """
     taken = Taken()
     for submitted in frames:
+        if taken.acknowledgements and is_late():
+            break
         connection.execute("SAVEPOINT frame")
         try:
             acknowledgement, ingested = _take_frame(connection, catalogue, topology, submitted, now)
@@ -73,6 +89,7 @@ def take_frames(
         except Exception:
             # One site's frame must not keep the others' from being taken.
             connection.execute("ROLLBACK TO frame")
+            note_failure(connection, submitted)
             _log.exception("a frame could not be taken", site=submitted.writer.site, frame=submitted.frame.number)
             what = f"Frame {submitted.frame.number} could not be taken."
             taken.acknowledgements.append(Unavailable(Code.INTERNAL, what, 60.0))
@@ -82,6 +99,7 @@ def take_frames(
                 taken.moved |= ingested.moved
                 taken.records += ingested.applied
         connection.execute("RELEASE frame")
+    forget_attempts(connection, frames)
     return taken
 
 
@@ -97,11 +115,16 @@ def _take_frame(
         return None, None  # a frame before it was not taken, or it is no new one: Welcome tells what was taken (F1)
     if frame.number >= 1 << 63:
         raise PeerProblem(Code.PROTOCOL_BROKEN, "A frame came with a number beyond 2^63.")
-    body = unpack(document_pb2.FrameBody, body_of(connection, site, frame), frame.hash)
-    if len(body.documents) > FRAME_RECORDS:
-        what = f"Frame {frame.number} brought {len(body.documents)} documents, more than {FRAME_RECORDS}."
-        raise PeerProblem(Code.PROTOCOL_BROKEN, what)
-    ingested = _ingest(connection, catalogue, topology, submitted.writer, list(body.documents), now)
+    raw = body_of(connection, site, frame)
+    if is_hopeless(connection, submitted):
+        ingested = Ingested(set_frame_aside(connection, submitted, raw, now), set(), 0)
+    else:
+        body = unpack(document_pb2.FrameBody, raw, frame.hash)
+        if len(body.documents) > FRAME_RECORDS:
+            what = f"Frame {frame.number} brought {len(body.documents)} documents, more than {FRAME_RECORDS}."
+            raise PeerProblem(Code.PROTOCOL_BROKEN, what)
+        ingested = _ingest(connection, catalogue, topology, submitted.writer, list(body.documents), now)
+    forget_frame(connection, site, frame.number)
     acknowledgement = session_pb2.Acknowledgement(number=frame.number, hash=frame.hash, outcomes=ingested.outcomes)
     connection.execute(
         "INSERT OR REPLACE INTO central_note VALUES (?, ?, ?, ?)",
@@ -194,10 +217,15 @@ def _one_by_one(
     return whole
 
 
-def wake_held(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, now: int) -> Taken:
-    """Judges held documents again whose wait is over, if they still are the newest (F4)."""
+def wake_held(
+    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, now: int, is_late: IsLate = never_late
+) -> Taken:
+    """Judges held documents again whose wait is over, if they still are the newest (F4): at least one, then as long as
+    it is not late."""
     taken = Taken()
-    for held in woken(connection, _WOKEN):
+    for place, held in enumerate(woken(connection, _WOKEN)):
+        if place and is_late():
+            break
         epoch = connection.execute("SELECT epoch FROM central_site WHERE site = ?", (held.site,)).fetchone()
         writer = Writer(held.site, epoch[0].hex() if epoch else "")
         connection.execute("SAVEPOINT woken")

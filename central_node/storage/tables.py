@@ -27,6 +27,10 @@ CENTRAL_TABLES = (
     """CREATE TABLE IF NOT EXISTS central_note (
     site INTEGER NOT NULL, number INTEGER NOT NULL, hash BLOB NOT NULL, acknowledgement BLOB NOT NULL,
     PRIMARY KEY (site, number)) WITHOUT ROWID""",
+    # Frames that are being taken; a row of an earlier run is an attempt that the process did not survive.
+    """CREATE TABLE IF NOT EXISTS central_attempt (
+    site INTEGER NOT NULL, number INTEGER NOT NULL, hash BLOB NOT NULL, era INTEGER NOT NULL,
+    failures INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (site, number)) WITHOUT ROWID""",
     # The runs of this central, and where each feed that had moved in a run stood when it ended.
     """CREATE TABLE IF NOT EXISTS central_era (number INTEGER PRIMARY KEY, era INTEGER NOT NULL UNIQUE)""",
     """CREATE TABLE IF NOT EXISTS central_era_end (

@@ -60,6 +60,18 @@ class AiosqliteDatabase:
 
         return await self._writer.run(transaction)
 
+    async def hint(self, work: Work[Result]) -> Result:
+        """See `Database.hint`."""
+
+        def transaction(connection: sqlite3.Connection) -> Result:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                return transact(connection, work)
+            finally:
+                connection.execute("PRAGMA synchronous = FULL")
+
+        return await self._writer.run(transaction)
+
     async def read(self, work: Work[Result]) -> Result:
         """See `Database.read`."""
         return await self._reader.run(partial(snapshot, work=work))

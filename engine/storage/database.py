@@ -28,6 +28,11 @@ class Database(Protocol):
         """
         ...
 
+    async def hint(self, work: Work[Result]) -> Result:
+        """As `write`, but what was committed need only survive the end of the process, not a power cut: no wait for the
+        disk. For notes without which nothing is lost."""
+        ...
+
     async def read(self, work: Work[Result]) -> Result:
         """Runs work in one read snapshot. Raises as `write` does."""
         ...

@@ -39,14 +39,20 @@ class Held(NamedTuple):
 
 
 def hold(
-    connection: sqlite3.Connection, document: document_pb2.Document, base: Version, site: int, why: Reason, now: int
+    connection: sqlite3.Connection,
+    document: document_pb2.Document,
+    base: Version,
+    site: int,
+    why: Reason,
+    now: int,
+    keeps_to_quota: bool = True,
 ) -> bool:
-    """Keeps a document, in place of an older version of it; False when the site's quota is used up."""
+    """Keeps a document, in place of an older version of it; False when the site's quota is used up and counts."""
     key = (document.table, document.id)
     there = connection.execute(
         "SELECT 1 FROM sync_held WHERE table_name = ? AND id = ? AND site = ?", (*key, site)
     ).fetchone()
-    if there is None and held_count(connection, site) >= HELD_DOCUMENTS_PER_SITE:
+    if keeps_to_quota and there is None and held_count(connection, site) >= HELD_DOCUMENTS_PER_SITE:
         return False
     waits = why.waits_for or ("", "")
     connection.execute(

@@ -51,6 +51,10 @@ class InlineDatabase:
         await self._alive()
         return result
 
+    async def hint(self, work: Work[Result]) -> Result:
+        """See `Database.hint`."""
+        return await self.write(work)
+
     async def read(self, work: Work[Result]) -> Result:
         """See `Database.read`."""
         await self._alive()

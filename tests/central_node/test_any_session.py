@@ -166,7 +166,7 @@ def played(world: World, messages: list[session_pb2.SiteMessage], copy: Path) ->
             rows = await database.read(rows_of)
             assert ("stock_line", "stock-far-good") in rows
             assert node.counters["errors"] == 0 and not node.sessions
-            return told, after, await database.read(flaws), node._frames.qsize()
+            return told, after, await database.read(flaws), len(node._frames)
         finally:
             await node.stop()
             await database.close()

@@ -12,9 +12,10 @@ from typing import Any
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
+from central_node.storage.attempts import Submitted
 from central_node.storage.eras import begin_era
 from central_node.storage.roster import enrol, expect_site, open_session
-from central_node.storage.steps import Submitted, Taken, refresh_topology, route_own, take_frames
+from central_node.storage.steps import Taken, refresh_topology, route_own, take_frames
 from central_node.storage.tables import CENTRAL_TABLES
 from central_node.storage.topology import add_site, assign_store, found_central
 from engine.catalogue.codec import codec, record_hash

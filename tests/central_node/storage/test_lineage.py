@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packhorse.sync.v1 import session_pb2
 
+from central_node.storage.attempts import Submitted
 from central_node.storage.roster import check_current
-from central_node.storage.steps import Submitted
 from engine.errors import Code, PackhorseError, PeerProblem, Refused
 from engine.limits import LINEAGE_TOKENS
 from tests.engine.storage.central_end import CentralEnd, Session
