@@ -18,6 +18,7 @@ from engine.errors import Code, PeerProblem
 from engine.rules.authority import Owner, owner_of
 from engine.rules.versions import Version
 from engine.session.frames import from_wire
+from engine.storage.chain import last_number
 from engine.storage.configuration import CONFIGURATION_TABLES, read_rights, read_topology, write_rights
 from engine.storage.digests import DigestLedger
 from engine.storage.held import hold_unreadable
@@ -90,9 +91,20 @@ class _Local:
                 self._owners[table, record_id] = owner_of(root, row)
 
     def right(self, root: Key) -> Owner | None:
-        """The right under which this node may edit a document that it has, or None."""
+        """The right under which this node may edit a document that it has or has deleted, or None."""
         owner = self._owners.get(root)
         return owner if owner in self._rights else None
+
+    def is_here(self, key: Key) -> bool:
+        """Whether the record is there, or was deleted here."""
+        state = self.states.get(key)
+        return key in self.has_row or (state is not None and state.deleted)
+
+    def learn_owner(self, change: Change) -> None:
+        """Whose a deleted document was is told by the content with which it comes back."""
+        key = (change.table.name, change.id)
+        if change.row is not None and not change.table.parent and key not in self.has_row and self.is_here(key):
+            self._owners[key] = owner_of(change.table, change.row)
 
 
 def apply_pull(
@@ -243,16 +255,17 @@ def _judge(record: _Arrived, key: Key, local: _Local, kind: str | None, unreadab
     state = local.states.get(key)
     if key in local.pending:
         return None
-    if state is not None and state.version.order > record.version.order:
-        return None
     try:
         change = _change(record, kind)
     except Unreadable as error:
         unreadable[record.root] = str(error)
         return None
+    local.learn_owner(change)
+    if state is not None and state.version.order > record.version.order:
+        return None
     if state is not None and state.hash == change.hash and record.scope is not None:
         return None
-    if local.right(record.root) and key in local.has_row and record.scope is not None:
+    if local.right(record.root) and local.is_here(key) and record.scope is not None:
         return None
     return change
 
@@ -281,17 +294,22 @@ def _requeue(
     arrived: list[_Arrived],
     changes: dict[Key, Change],
 ) -> None:
-    """Own records that the central shows in another version than ours: ours goes out again (F9)."""
+    """Own records that the central shows in another version than ours: ours goes out again, with its whole document,
+    because nothing is known of what the central has of it (F9)."""
     for record in arrived:
         key = (record.table.name, record.id)
         state = local.states.get(key)
-        if key in changes or key in local.pending or key not in local.has_row or record.scope is None:
+        if key in changes or key in local.pending or not local.is_here(key) or record.scope is None:
             continue
         right = local.right(record.root)
         if record.body.WhichOneof("body") == "hash" or right is None:
             continue
         if state is None or state.version != record.version:
             queue_again(connection, key, record.root, right)
+            connection.execute(
+                "INSERT OR IGNORE INTO sync_outcome VALUES (?, ?, ?, 'need_whole', '', '')",
+                (*record.root, last_number(connection)),
+            )
             received.requeued += 1
 
 

@@ -20,14 +20,16 @@ from central_node.storage.roster import (
 )
 from central_node.storage.steps import refresh_topology, route_own, take_frames, wake_held
 from central_node.storage.topology import administering
+from engine.catalogue.codec import codec, record_hash
 from engine.catalogue.descriptors import catalogue
 from engine.errors import PackhorseError
-from engine.rules.topology import CopyType
-from engine.rules.versions import Term
+from engine.rules.topology import CENTRAL_SITE, CopyType
+from engine.rules.versions import Term, Version
 from engine.session.frames import pack
 from engine.storage.configuration import read_topology
+from engine.storage.feeds import Routed, publish
 from engine.storage.pages import Cursor, read_page, read_wanted
-from engine.storage.records import Key, Writer
+from engine.storage.records import Change, Key, Writer, applying, read_states, write_changes
 from tests.engine.storage.site_end import NOW, PLENTY, Node
 
 Told = session_pb2.Acknowledgement | PackhorseError | None
@@ -84,6 +86,26 @@ class CentralEnd(Node):
 
         self.write(work)
         self.route()
+
+    def write_for_another(self, scope: str, root: Key, version: Version, *records: document_pb2.Record) -> None:
+        """Writes records of another owner, as a restored central that creates them anew would."""
+        every = [(record.table, record.id) for record in records]
+        in_document = root[1] if catalogue().members_of(root[0]) else ""
+
+        def work(connection: sqlite3.Connection) -> None:
+            before = read_states(connection, every)
+            changes = []
+            for record in records:
+                table = catalogue()[record.table]
+                row = None if record.deleted else codec(table).decode(record.content).row
+                canonical = codec(table).canonical(row, b"") if row is not None else b""
+                told = record_hash(record.table, record.id, *version, canonical)
+                changes.append(Change(table, record.id, in_document, version, row, b"", told))
+            with applying(connection):
+                write_changes(connection, changes, Writer(CENTRAL_SITE, "another epoch"), NOW)
+            publish(connection, [Routed(c, (scope,), before.get((c.table.name, c.id))) for c in changes])
+
+        self.write(work)
 
     def put_copy(self, store: str, site: int, kind: CopyType, term: Term | None = None) -> None:
         """Gives a site a copy of a store; NONE takes it away."""
