@@ -252,7 +252,7 @@ class CentralMachine(Machine):
     # --- what goes in parts -------------------------------------------------------------------------------------------
 
     def _load_part(self) -> list[Step]:
-        wanted = self._lane.next_part()
+        wanted = self._lane.next_part(self._limits.window_frames)
         return [Action("load_part", wanted)] if wanted is not None else []
 
     def _on_lane_moved(self, lane: LaneState | None) -> list[Step]:

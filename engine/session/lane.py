@@ -68,11 +68,11 @@ class Lane:
             return
         self._state, self._sent, self._ends = state, state.stored_bytes if state else 0, []
 
-    def next_part(self) -> PartWanted | None:
-        """The slice to load now, or None."""
+    def next_part(self, window_frames: int) -> PartWanted | None:
+        """The slice to load now, or None; at most a window of them is under way."""
         if self._state is None or self._loading or self._sent >= self._state.total_bytes:
             return None
-        if len(self._ends) >= max(1, self._pace.window // 2):
+        if len(self._ends) >= min(window_frames, max(1, self._pace.window // 2)):
             return None
         self._loading = True
         size = min(self._pace.part_bytes, self._state.total_bytes - self._sent)

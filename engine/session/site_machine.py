@@ -250,7 +250,7 @@ class SiteMachine(Machine):
         if self._lane.is_through:  # it may have been when the session began
             self._closing, closed = True, self._closing
             return [] if closed else [Action("close_lane")]
-        wanted = self._lane.next_part()
+        wanted = self._lane.next_part(self._limits.window_frames)
         return [Action("load_part", wanted)] if wanted is not None else []
 
     def _on_lane_moved(self, lane: LaneState | None) -> list[Step]:

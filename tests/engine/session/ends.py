@@ -188,7 +188,7 @@ class SiteEnd(End):
             self.again |= {change for change in changes if change <= self.sent_before}
             most = self.window * self.store.records_per_frame
             assert len(self.again) <= most, f"{len(self.again)} changes go again; a window has {most}"
-            self.highest, self.last_frame = max(self.highest, *changes), max(self.last_frame, number)
+            self.highest, self.last_frame = max([self.highest, *changes]), max(self.last_frame, number)
             under_way = [there for there in self.store.frames if there <= self.last_frame]
             window = min(self.window, self.pace.window)
             assert len(under_way) <= window, f"{under_way} are under way; the window is {window}"
@@ -207,7 +207,24 @@ class SiteEnd(End):
 
     def do_load_frames(self, action: Action) -> Event:
         """See site_machine."""
-        return Event("frames_loaded", self.store.load(action.value))
+        lane = self.store.lane
+        loaded = self.store.load(action.value)
+        if self.store.lane is not lane and self.store.lane is not None:
+            self.post(Event("lane_moved", self.store.lane.state(document_pb2.PartStored())))
+        return Event("frames_loaded", loaded)
+
+    def do_load_part(self, action: Action) -> Event:
+        """See site_machine."""
+        return Event("part_loaded", self.store.lane.part(action.value) if self.store.lane else None)
+
+    def do_close_lane(self, _action: Action) -> Event:
+        """See site_machine."""
+        self.store.close_lane()
+        return Event("lane_closed")
+
+    def do_stage_part(self, action: Action) -> Event:
+        """See site_machine."""
+        return Event("part_staged", self.store.lane_in.stage(action.value))
 
     def do_store_acknowledgement(self, action: Action) -> Event:
         """See site_machine."""
@@ -254,6 +271,7 @@ class CentralEnd(End):
         self.cursors: dict[str, int] = {}
         self.under_way: deque[dict[str, int]] = deque()
         self.checkpoints = self.unacknowledged = 0
+        self.knows_lane, self.staged = False, document_pb2.PartStored()
 
     def parse(self, data: bytes) -> Message:
         """See End."""
@@ -276,6 +294,7 @@ class CentralEnd(End):
     def do_judge_hello(self, action: Action) -> Event:
         """See central_machine."""
         welcome = self.store.judge(action.value, self.session)
+        self.staged = action.value.staged
         self.submitted, self.cursors = Link(welcome.last_applied, welcome.last_applied_hash), dict(self.store.noted)
         self._judged(self)
         return Event("hello_judged", welcome)
@@ -298,11 +317,39 @@ class CentralEnd(End):
     def do_load_page(self, action: Action) -> Event:
         """See central_machine."""
         pace: Pace = action.value
+        if not self.knows_lane:
+            self.knows_lane = True
+            if self.store.lane is not None and self.cursors[self.store.lane_feed] != self.store.lane_from:
+                self.store.lane = None  # it had arrived
+            lane = self.store.lane.state(self.staged) if self.store.lane is not None else None
+            self.post(Event("lane_moved", lane))
+        lane_before = self.store.lane
         page, moved = self.store.page(self.cursors, paced(self.store.records_per_frame, pace.records))
+        if self.store.lane is not None and self.store.lane is not lane_before:
+            self.post(Event("lane_moved", self.store.lane.state(self.staged)))
         if page.frame is not None:
             self.cursors |= moved
             self.under_way.append(moved)
         return Event("page_loaded", page)
+
+    def do_load_part(self, action: Action) -> Event:
+        """See central_machine."""
+        return Event("part_loaded", self.store.lane.part(action.value) if self.store.lane else None)
+
+    def do_stage_part(self, action: Action) -> Event:
+        """See central_machine."""
+        self.store.check_current(self.session)
+        return Event("part_staged", self.store.lane_in.stage(action.value))
+
+    def do_close_lane(self, _action: Action) -> Event:
+        """See central_machine."""
+        lane, self.store.lane = self.store.lane, None
+        if lane is None or self.cursors[self.store.lane_feed] != self.store.lane_from:
+            return Event("lane_closed")
+        moved = {self.store.lane_feed: self.store.lane_from + 1}
+        self.cursors |= moved
+        self.under_way.append(moved)
+        return Event("lane_closed", document_pb2.PullFrame(hash=lane.body_hash, parts_bytes=len(lane.body)))
 
     def do_load_wanted(self, action: Action) -> Event:
         """See central_machine."""

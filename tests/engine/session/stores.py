@@ -16,11 +16,13 @@ from engine.errors import Code, PeerProblem
 from engine.limits import FRAME_RECORDS
 from engine.session.central_machine import PageLoaded
 from engine.session.frames import Link, pack, unpack
+from engine.session.lane import LaneState, PartWanted
 from engine.session.site_machine import Loaded, PullStored, Stored, Wanted
 
 FEEDS = ("alpha", "beta")
 ECHO_FEED = "alpha"
-NEED_WHOLE, WANT, REQUEUE = "need-whole", "want", "requeue"
+NEED_WHOLE, WANT, REQUEUE, LARGE = "need-whole", "want", "requeue", "large"
+PART_BYTES = 30
 PROTOCOL_VERSION = 1
 
 
@@ -31,7 +33,7 @@ class Item(NamedTuple):
     depth: int = 0
     trait: str = ""
     """NEED_WHOLE: the central takes it only as a whole document. WANT: the site has to ask for its content.
-    REQUEUE: the site queues a change of its own because of it, without anybody noticing."""
+    REQUEUE: the site queues a change of its own because of it, without anybody noticing. LARGE: it goes in parts."""
 
     def document(self) -> document_pb2.Document:
         """As it travels."""
@@ -45,8 +47,65 @@ class Item(NamedTuple):
 
 
 def items_of(frame: document_pb2.Frame) -> list[Item]:
-    """The changes in a frame."""
+    """The changes in a frame; none where its body went in parts."""
+    if frame.parts_bytes:
+        return []
     return [Item.of(document) for document in unpack(document_pb2.FrameBody, frame.body, frame.hash).documents]
+
+
+@dataclass
+class LaneOut:
+    """A body that goes in parts, and, at a site, the number of the frame that closed it."""
+
+    body: bytes
+    body_hash: bytes
+    item: Item
+    frame: int = 0
+
+    def state(self, staged: document_pb2.PartStored) -> LaneState | None:
+        """Where it stands, given what the other end has."""
+        there = staged.size_bytes if staged.hash == self.body_hash else 0
+        return LaneState(self.body_hash, len(self.body), there) if not self.frame else None
+
+    def part(self, wanted: PartWanted) -> document_pb2.Part | None:
+        """A slice."""
+        if wanted.hash != self.body_hash:
+            return None
+        content = self.body[wanted.offset : wanted.offset + min(wanted.size_bytes, PART_BYTES)]
+        return document_pb2.Part(hash=self.body_hash, total_bytes=len(self.body), offset=wanted.offset, content=content)
+
+
+@dataclass
+class LaneIn:
+    """What came of a body in parts; durable."""
+
+    hash: bytes = b""
+    content: bytes = b""
+    taken_bytes: int = 0
+    """Every byte that was ever staged: none twice."""
+
+    def stage(self, part: document_pb2.Part) -> document_pb2.PartStored:
+        """Takes a slice."""
+        if part.hash != self.hash:
+            self.hash, self.content = part.hash, b""
+        if not part.hash:
+            return document_pb2.PartStored()
+        assert part.offset <= len(self.content), "a gap"
+        new = part.content[len(self.content) - part.offset :]
+        self.content += new
+        self.taken_bytes += len(new)
+        return document_pb2.PartStored(hash=self.hash, size_bytes=len(self.content))
+
+    def staged(self) -> document_pb2.PartStored | None:
+        """What the other end is told of it."""
+        return document_pb2.PartStored(hash=self.hash, size_bytes=len(self.content)) if self.hash else None
+
+    def close(self, frame: document_pb2.Frame | document_pb2.PullFrame) -> bytes:
+        """The body of a frame whose parts came before."""
+        if (self.hash, len(self.content)) != (frame.hash, frame.parts_bytes):
+            raise PeerProblem(Code.FRAME_DAMAGED, "A frame came before its parts.")
+        content, self.hash, self.content = self.content, b"", b""
+        return content
 
 
 def paced(records_per_frame: int, records: int) -> int:
@@ -66,8 +125,10 @@ class SiteStore:
     records_per_frame: int = 2
     changes: list[Item] = field(default_factory=list)
     """Everything that was ever edited here, in order."""
-    framed: int = 0
-    """How many of the changes were cut into frames."""
+    queue: list[Item] = field(default_factory=list)
+    """Those that are in no frame."""
+    lane: LaneOut | None = None
+    lane_in: LaneIn = field(default_factory=LaneIn)
     frames: dict[int, document_pb2.Frame] = field(default_factory=dict)
     """Cut and not acknowledged, in order."""
     last: Link = Link()
@@ -85,7 +146,8 @@ class SiteStore:
     @property
     def waiting(self) -> int:
         """Changes that are not acknowledged."""
-        return len(self.changes) - self.framed + sum(len(items_of(frame)) for frame in self.frames.values())
+        in_frames = sum(len(items_of(frame)) for frame in self.frames.values())
+        return len(self.queue) + in_frames + (self.lane is not None)
 
     def positions(self) -> dict[str, int]:
         """The position in every feed."""
@@ -94,6 +156,7 @@ class SiteStore:
     def edit(self, depth: int = 0, trait: str = "", noticed: bool = False) -> None:
         """A change is committed, by a local program unless it is noticed already."""
         self.changes.append(Item(len(self.changes) + 1, depth, trait))
+        self.queue.append(self.changes[-1])
         self.unnoticed += not noticed
 
     def hello(self) -> session_pb2.Hello:
@@ -105,6 +168,7 @@ class SiteStore:
             position_count=len(FEEDS),
             positions_hash=positions_hash(self.positions()),
             last_acknowledged=self.acknowledged,
+            staged=self.lane_in.staged(),
         )
 
     def take_welcome(self, welcome: session_pb2.Welcome, size: int) -> Stored:
@@ -115,30 +179,48 @@ class SiteStore:
             raise PeerProblem(Code.CHAIN_BROKEN, f"Frame {welcome.last_applied} was applied; {self.acknowledged} here.")
         self.token = welcome.lineage_token
         if any(len(items_of(frame)) > 2 * size for frame in self.frames.values()):
-            self.framed -= sum(len(items_of(frame)) for frame in self.frames.values())
+            self.queue = [*(item for frame in self.frames.values() for item in items_of(frame)), *self.queue]
+            if self.lane is not None:
+                self.lane.frame = 0
             self.frames.clear()
             self.last = Link(welcome.last_applied, welcome.last_applied_hash)
         positions = [session_pb2.FeedPosition(scope=s, generation=1, position=p) for s, p in self.positions().items()]
         wants = [document_pb2.RecordKey(table="item", id=number) for number in self.wants]
-        return Stored(welcome.limits, positions if welcome.send_positions else [], wants, welcome.last_applied)
+        lane = self.lane.state(welcome.staged) if self.lane is not None else None
+        drops = bool(welcome.staged.hash) and (self.lane is None or self.lane.body_hash != welcome.staged.hash)
+        shown = positions if welcome.send_positions else []
+        return Stored(welcome.limits, shown, wants, welcome.last_applied, lane, drops)
 
     def load(self, wanted: Wanted) -> Loaded:
         """Stored frames first, then a newly cut one."""
         frames = [frame for number, frame in self.frames.items() if number > wanted.after][: wanted.frames]
-        if not frames and self.framed < len(self.changes):
-            frames = [self._cut(paced(self.records_per_frame, wanted.records))]
+        if not frames and (cut := self._cut(paced(self.records_per_frame, wanted.records))):
+            frames = [cut]
         return Loaded(frames, not frames)
 
-    def _cut(self, size: int) -> document_pb2.Frame:
-        part = self.changes[self.framed : self.framed + size]
+    def _cut(self, size: int) -> document_pb2.Frame | None:
+        large = [item for item in self.queue if item.trait == LARGE]
+        if large and self.lane is None:
+            self.queue.remove(large[0])
+            self.lane = LaneOut(*pack(document_pb2.FrameBody(documents=[large[0].document()])), large[0])
+        part = [item for item in self.queue if item.trait != LARGE][:size]
+        if not part:
+            return None
+        self.queue = [item for item in self.queue if item not in part]
         body, body_hash = pack(document_pb2.FrameBody(documents=[item.document() for item in part]))
-        number = self.highest = self.highest + (2 if self.framed % 5 == 4 else 1)  # gaps are legal
-        frame = document_pb2.Frame(
-            number=number, hash=body_hash, previous_number=self.last.number, previous_hash=self.last.hash, body=body
-        )
-        self.framed += len(part)
-        self.frames[number], self.last = frame, Link(number, body_hash)
+        return self._append(document_pb2.Frame(hash=body_hash, body=body))
+
+    def _append(self, frame: document_pb2.Frame) -> document_pb2.Frame:
+        self.highest += 2 if len(self.changes) % 5 == 4 else 1  # gaps are legal
+        frame.number, frame.previous_number, frame.previous_hash = self.highest, *self.last
+        self.frames[frame.number], self.last = frame, Link(frame.number, frame.hash)
         return frame
+
+    def close_lane(self) -> None:
+        """What goes in parts has arrived: it gets its place in the chain."""
+        if self.lane is not None and not self.lane.frame:
+            frame = document_pb2.Frame(hash=self.lane.body_hash, parts_bytes=len(self.lane.body))
+            self.lane.frame = self._append(frame).number
 
     def settle(self, told: session_pb2.Acknowledgement) -> bool:
         """Takes note of what became of a frame; returns whether something of it has to be sent again."""
@@ -147,13 +229,17 @@ class SiteStore:
             raise PeerProblem(Code.CHAIN_BROKEN, f"Other bytes were acknowledged as frame {told.number}.")
         assert all(number > told.number for number in self.frames), "acknowledged out of order"
         self.acknowledged = told.number
+        if frame.parts_bytes:
+            self.lane = None
+            return True
         for outcome in told.outcomes:
             self.edit(items_of(frame)[outcome.index].depth, noticed=True)
         return bool(told.outcomes)
 
     def take(self, frame: document_pb2.PullFrame) -> PullStored:
         """Applies a pull frame whole, if every section continues its position."""
-        body = unpack(document_pb2.PullBody, frame.body, frame.hash)
+        content = self.lane_in.close(frame) if frame.parts_bytes else frame.body
+        body = unpack(document_pb2.PullBody, content, frame.hash)
         arrived: list[Item] = []
         for section in body.sections:
             taken = self.entries[section.scope]
@@ -205,6 +291,10 @@ class CentralStore:
     unconfirmed: dict[int, bytes] = field(default_factory=dict)
     """By session, the tokens given since: the site may have stored any of them, in whatever order Hellos arrive."""
     report: session_pb2.CheckpointReport | None = None
+    lane: LaneOut | None = None
+    lane_feed: str = ""
+    lane_from: int = 0
+    lane_in: LaneIn = field(default_factory=LaneIn)
     unmoved: int = 0
     """New entries of which no session was told yet."""
 
@@ -236,6 +326,7 @@ class CentralStore:
             send_positions=hello.positions_hash != positions_hash(self.noted),
             limits=limits,
             protocol_version=PROTOCOL_VERSION,
+            staged=self.lane_in.staged(),
         )
 
     def check_current(self, session: int) -> None:
@@ -251,7 +342,10 @@ class CentralStore:
         self.check_current(session)
         if (frame.previous_number, frame.previous_hash) != self.head:
             return None
-        items = items_of(frame)
+        if frame.parts_bytes:
+            items = items_of(document_pb2.Frame(hash=frame.hash, body=self.lane_in.close(frame)))
+        else:
+            items = items_of(frame)
         outcomes = [
             session_pb2.Outcome(index=index, disposition=session_pb2.DISPOSITION_NEED_WHOLE)
             for index, item in enumerate(items)
@@ -266,27 +360,34 @@ class CentralStore:
         return told
 
     def page(self, cursors: Mapping[str, int], limit: int) -> tuple[PageLoaded, dict[str, int]]:
-        """The next entries beyond the cursors, and the cursors that this moves."""
+        """The next entries beyond the cursors, and the cursors that this moves; a feed waits for what goes in parts."""
         sections, moved = [], {}
+        waits = set()
         for feed, position in cursors.items():
+            if self.lane is not None and feed == self.lane_feed:
+                waits.add(feed)
+                continue
             part = self.feeds[feed][position : position + limit]
+            large = [item.trait for item in part].index(LARGE) if LARGE in (item.trait for item in part) else len(part)
+            part = part[:large]
+            if large == 0 and self.feeds[feed][position:] and limit:
+                waits.add(feed)
+                if self.lane is None:
+                    self._open_lane(feed, position)
             if part:
                 limit -= len(part)
                 moved[feed] = position + len(part)
-                sections.append(
-                    document_pb2.FeedSection(
-                        scope=feed,
-                        generation=1,
-                        from_position=position,
-                        to_position=moved[feed],
-                        documents=[item.document() for item in part],
-                    )
-                )
+                sections.append(_section(feed, position, part))
         after = {**cursors, **moved}
-        exhausted = all(after[feed] == len(entries) for feed, entries in self.feeds.items())
+        exhausted = all(after[feed] == len(entries) or feed in waits for feed, entries in self.feeds.items())
         if not sections:
             return PageLoaded(None, exhausted), {}
         return PageLoaded(_pull_frame(document_pb2.PullBody(sections=sections)), exhausted), moved
+
+    def _open_lane(self, feed: str, position: int) -> None:
+        item = self.feeds[feed][position]
+        body = document_pb2.PullBody(sections=[_section(feed, position, [item])])
+        self.lane, self.lane_feed, self.lane_from = LaneOut(*pack(body), item), feed, position
 
     def wanted(self, want: session_pb2.Want) -> document_pb2.PullFrame:
         """Whole documents by key."""
@@ -306,3 +407,13 @@ class CentralStore:
 def _pull_frame(body: document_pb2.PullBody) -> document_pb2.PullFrame:
     packed, packed_hash = pack(body)
     return document_pb2.PullFrame(hash=packed_hash, body=packed)
+
+
+def _section(feed: str, position: int, items: list[Item]) -> document_pb2.FeedSection:
+    return document_pb2.FeedSection(
+        scope=feed,
+        generation=1,
+        from_position=position,
+        to_position=position + len(items),
+        documents=[item.document() for item in items],
+    )

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from engine.errors import Code
 from engine.limits import ROUNDS
 from tests.engine.session.pair import SLOW_KINDS, Pair, World
-from tests.engine.session.stores import NEED_WHOLE, REQUEUE, WANT
+from tests.engine.session.stores import LARGE, NEED_WHOLE, REQUEUE, WANT
 
 LAGGING: Final = ("reports frames_loaded", "reports compared", "is noticed", "has moved", "reads", "takes a turn")
 PLAIN: Final = ("",)
-ALL_TRAITS: Final = ("", "", "", NEED_WHOLE, WANT, REQUEUE)
+ALL_TRAITS: Final = ("", "", "", NEED_WHOLE, WANT, REQUEUE, LARGE)
 SEEDS = st.integers(0, 1 << 32)
 FEW = settings(deadline=None, database=None, max_examples=60)
 MANY = settings(deadline=None, database=None, max_examples=200)
