@@ -19,7 +19,8 @@ from engine.session.frames import Link
 from engine.session.machine import Event
 from engine.session.pace import Pace
 from tests.engine.session.ends import CentralEnd, End, Move, Pipe, SiteEnd
-from tests.engine.session.stores import FEEDS, LARGE, NEED_WHOLE, CentralStore, SiteStore
+from tests.engine.session.lanes import LARGE, NEED_WHOLE
+from tests.engine.session.stores import FEEDS, CentralStore, SiteStore
 
 HONEST = (Code.LINK_CUT, Code.SUPERSEDED, Code.DRAINING, Code.PEER_SILENT)
 """How a session between two correct ends may end without a goodbye."""

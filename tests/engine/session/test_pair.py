@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from engine.errors import Code
 from engine.limits import ROUNDS
+from tests.engine.session.lanes import LARGE, NEED_WHOLE, REQUEUE, WANT
 from tests.engine.session.pair import SLOW_KINDS, Pair, World
-from tests.engine.session.stores import LARGE, NEED_WHOLE, REQUEUE, WANT
 
 LAGGING: Final = ("reports frames_loaded", "reports compared", "is noticed", "has moved", "reads", "takes a turn")
 PLAIN: Final = ("",)
