@@ -7,7 +7,8 @@ is in this one file: attached files would not commit together.
 Checkpointing (F20). SQLite before 3.51.3 (3.50.7, 3.44.6) can lose committed pages when a checkpoint runs while another
 connection commits and so resets the log. So: `wal_autocheckpoint=0`, and a checkpoint runs only while a second
 connection of ours holds the write lock and writes nothing, so that nobody can commit meanwhile. It runs whenever the
-log has passed CHECKPOINT_PAGES, which keeps other programs' own auto-checkpoint (1000 pages) from being reached.
+log has passed CHECKPOINT_PAGES, which keeps other programs' own auto-checkpoint (1000 pages) from being reached. The
+file is never mapped into memory.
 """
 
 import sqlite3
@@ -18,6 +19,15 @@ from engine.limits import CHECKPOINT_PAGES, WRITE_LOCK_SECONDS
 from engine.storage.database import as_catalogue_errors
 
 DATABASE_NAME = "node.db"
+_WRITER_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "wal_autocheckpoint = 0",
+    # A log that begins again is cut, so that its size tells whether a checkpoint is due.
+    "journal_size_limit = 0",
+    "mmap_size = 0",
+    "cache_size = -16384",
+)
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -29,7 +39,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
     """
     with as_catalogue_errors():
         connection = sqlite3.connect(path, timeout=WRITE_LOCK_SECONDS, isolation_level=None, cached_statements=512)
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 0", "cache_size = -16384"):
+        for pragma in _WRITER_PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         # BEGIN IMMEDIATE proves the right to write now instead of at the first edit.
         connection.execute("BEGIN IMMEDIATE")
@@ -46,6 +56,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
             f"file:{_quoted(path)}?mode=ro", uri=True, timeout=WRITE_LOCK_SECONDS, isolation_level=None
         )
         connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA mmap_size = 0")
     return connection
 
 
@@ -64,13 +75,22 @@ def checkpoint_if_due(writer: sqlite3.Connection, path: Path, pages: int = CHECK
     try:
         guard.execute("PRAGMA wal_autocheckpoint = 0")
         guard.execute("BEGIN IMMEDIATE")
-        writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        _, pages_there, pages_copied = writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         guard.execute("ROLLBACK")
+        if pages_there == pages_copied:
+            _begin_log_again(writer)
     except sqlite3.OperationalError:
         return False
     finally:
         guard.close()
     return True
+
+
+def _begin_log_again(writer: sqlite3.Connection) -> None:
+    """Commits a page that stays as it is. The first commit after a whole copy begins the log at its start and, where it
+    is ours, cuts the file: otherwise its size would call for a checkpoint after each commit from then on."""
+    version = writer.execute("PRAGMA user_version").fetchone()[0]
+    writer.execute(f"PRAGMA user_version = {version}")
 
 
 def _quoted(path: Path) -> str:
