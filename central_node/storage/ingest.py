@@ -267,8 +267,7 @@ class Ingest:
             raise Unreadable(f"its line {record_id} belongs to another document")
         match record.WhichOneof("body"):
             case "content":
-                row, unknown = codec(table).decode(record.content)
-                canonical = codec(table).canonical(row, unknown)
+                row, unknown, canonical = codec(table).decode(record.content)
                 if row[0] != record_id or (table.parent and table.value(row, table.parent_column) != root_id):
                     raise Unreadable(f"its record {record_id} names another document")
             case "deleted" if record.deleted:

@@ -9,6 +9,7 @@ normalising decimals would break that, because a program cannot know that a fiel
 import hashlib
 from collections.abc import Callable
 from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from google.protobuf.empty_pb2 import Empty
@@ -28,6 +29,8 @@ class Decoded(NamedTuple):
     row: Row
     unknown: bytes
     """Serialised fields that this program does not know; kept beside the row and passed on."""
+    canonical: bytes
+    """What enters the record's hash."""
 
 
 class TableCodec:
@@ -37,8 +40,12 @@ class TableCodec:
         self._table = table
         self._message = table.message
         self._names = table.column_names
-        self._from_row = tuple(_from_row(column) for column in table.columns)
-        self._from_message = tuple((column.name, column.optional, _from_message(column)) for column in table.columns)
+        self._values = attrgetter(*table.column_names, "id")  # of two names or more it gives a tuple
+        places = list(enumerate(table.columns))
+        self._optional = [(place, column.name) for place, column in places if column.optional]
+        self._decimals = [place for place, column in places if column.type is ColumnType.DECIMAL]
+        self._from_row = [(place, column.name, convert) for place, column in places if (convert := _from_row(column))]
+        self._from_message = [(place, convert) for place, column in places if (convert := _from_message(column))]
 
     def encode(self, row: Row, unknown: bytes = b"") -> bytes:
         """The content of a record as it travels.
@@ -46,7 +53,7 @@ class TableCodec:
         Raises:
             Unreadable: a value does not fit the field, e.g. text in a number.
         """
-        return self._message_of(row).SerializeToString() + unknown
+        return self._message_of(row).SerializeToString(deterministic=True) + unknown
 
     def decode(self, content: bytes) -> Decoded:
         """The row of a record that travelled.
@@ -58,30 +65,40 @@ class TableCodec:
             message = self._message.FromString(content)
         except DecodeError as error:
             raise Unreadable(f"the content is no {self._table.name}") from error
-        row = tuple(
-            None if optional and not message.HasField(name) else convert(getattr(message, name))
-            for name, optional, convert in self._from_message
-        )
+        values = list(self._values(message))[:-1]
+        may_write_default = any(values[place] == "0" for place in self._decimals)
+        for place, name in self._optional:
+            if not message.HasField(name):
+                values[place] = None
+        for place, convert in self._from_message:
+            if values[place] is not None:
+                values[place] = convert(values[place])
+        row = tuple(values)
         if not row[0]:
             raise Unreadable(f"a {self._table.name} without an id")
-        return Decoded(row, _unknown_fields(message))
+        unknown = _unknown_fields(message)
+        if unknown or may_write_default:
+            return Decoded(row, unknown, self.canonical(row, unknown))
+        return Decoded(row, unknown, message.SerializeToString(deterministic=True))
 
     def canonical(self, row: Row, unknown: bytes = b"") -> bytes:
         """The bytes that enter the record's hash. Raises Unreadable as `encode` does."""
-        known = self._message_of(row).SerializeToString(deterministic=True)
-        return known if not unknown else _sorted_fields(known + unknown)
+        return canonical_of(self.encode(row), unknown)
 
     def _message_of(self, row: Row) -> Message:
+        values = dict(zip(self._names, row, strict=True))
         try:
-            return self._message(
-                **{
-                    name: convert(value)
-                    for name, value, convert in zip(self._names, row, self._from_row, strict=True)
-                    if value is not None
-                }
-            )
+            for place, name, convert in self._from_row:
+                if row[place] is not None:
+                    values[name] = convert(row[place])
+            return self._message(**values)  # None leaves a field out
         except (TypeError, ValueError, KeyError) as error:
             raise Unreadable(f"{self._table.name} {row[0]} holds a value that does not fit its column") from error
+
+
+def canonical_of(content: bytes, unknown: bytes) -> bytes:
+    """The bytes that enter a record's hash, from its known fields as `encode` writes them and the unknown ones."""
+    return content if not unknown else _sorted_fields(content + unknown)
 
 
 @cache
@@ -96,7 +113,8 @@ def record_hash(table: str, record_id: str, term: int, term_id: int, counter: in
     return hashlib.blake2b(head.encode("utf-8", "surrogatepass") + canonical, digest_size=16).digest()
 
 
-def _from_row(column: Column) -> Callable[[RowValue], RowValue]:
+def _from_row(column: Column) -> Callable[[RowValue], RowValue] | None:
+    """How a value becomes that of a field; None: as it is."""
     if column.type is ColumnType.WORD:
         numbers = {word: number for number, word in column.words.items()}
         return lambda value: numbers[str(value)] if value in numbers else int(str(value))
@@ -105,10 +123,11 @@ def _from_row(column: Column) -> Callable[[RowValue], RowValue]:
     if column.type is ColumnType.DECIMAL and not column.optional:
         # The default is left out, as of every field: an older program that does not know the field hashes alike.
         return lambda value: "" if value == "0" else value
-    return lambda value: value
+    return None
 
 
-def _from_message(column: Column) -> Callable[[RowValue], RowValue]:
+def _from_message(column: Column) -> Callable[[RowValue], RowValue] | None:
+    """How the value of a field becomes that of a row; None: as it is."""
     match column.type:
         case ColumnType.INTEGER:
             return _stored_integer
@@ -120,7 +139,7 @@ def _from_message(column: Column) -> Callable[[RowValue], RowValue]:
         case ColumnType.DECIMAL if not column.optional:
             return lambda value: value or "0"
         case _:
-            return lambda value: value
+            return None
 
 
 def _stored_integer(value: RowValue) -> RowValue:

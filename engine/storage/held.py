@@ -82,7 +82,7 @@ def _storable(version: Version) -> Version:
 
 def held_documents(connection: sqlite3.Connection, keys: Iterable[Key], site: int) -> dict[Key, Held]:
     """The held documents of a site among these keys."""
-    if connection.execute("SELECT 1 FROM sync_held WHERE site = ? LIMIT 1", (site,)).fetchone() is None:
+    if not _holds_any(connection, site):
         return {}
     found = {}
     for key in keys:
@@ -96,9 +96,14 @@ def held_documents(connection: sqlite3.Connection, keys: Iterable[Key], site: in
 
 def let_go(connection: sqlite3.Connection, keys: Iterable[Key], site: int) -> None:
     """Takes documents of a site out of the held list: they are applied, or replaced by something newer."""
-    connection.executemany(
-        "DELETE FROM sync_held WHERE table_name = ? AND id = ? AND site = ?", [(*key, site) for key in keys]
-    )
+    if _holds_any(connection, site):
+        connection.executemany(
+            "DELETE FROM sync_held WHERE table_name = ? AND id = ? AND site = ?", [(*key, site) for key in keys]
+        )
+
+
+def _holds_any(connection: sqlite3.Connection, site: int) -> bool:
+    return connection.execute("SELECT 1 FROM sync_held WHERE site = ? LIMIT 1", (site,)).fetchone() is not None
 
 
 def wake(connection: sqlite3.Connection, arrived: Iterable[Key]) -> None:

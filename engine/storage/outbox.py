@@ -5,9 +5,9 @@ Both nodes take their changes from here: a site cuts them into frames, the centr
 
 import sqlite3
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from engine.catalogue.codec import Unreadable, codec, record_hash
+from engine.catalogue.codec import Unreadable, canonical_of, codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
 from engine.limits import COUNT_CAP
 from engine.rules.authority import Owner
@@ -69,7 +69,7 @@ def edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, recor
         f" WHERE {_PUSHED} ORDER BY queued_at LIMIT ?",
         (records,),
     ).fetchall()
-    found: dict[Key, list[tuple[object, ...]]] = {}
+    found: dict[Key, list[tuple[Any, ...]]] = {}
     for row in rows:
         found.setdefault((row[0], row[1]), []).append(row)
     documents = []
@@ -95,10 +95,9 @@ def every_change(connection: sqlite3.Connection, document: Edited) -> Edited:
     return _edited(document.root, document.id, rows)
 
 
-def _edited(root: Table, root_id: str, rows: list[tuple[object, ...]]) -> Edited:
-    term = min(Term(int(str(row[5])), int(str(row[6]))) for row in rows)
-    entries = tuple(Entry(str(row[2]), str(row[3]), int(str(row[4]))) for row in rows)
-    return Edited(root, root_id, term, min(int(str(row[7])) for row in rows), entries)
+def _edited(root: Table, root_id: str, rows: list[tuple[Any, ...]]) -> Edited:
+    term = Term(*min(row[5:7] for row in rows))
+    return Edited(root, root_id, term, min(row[7] for row in rows), tuple(Entry(*row[2:5]) for row in rows))
 
 
 class Present:
@@ -127,8 +126,11 @@ class Present:
         """The record as a change of that version. Raises Unreadable when its row does not fit the catalogue."""
         key = (table.name, record_id)
         row, unknown = self._rows.get(key), self._unknown.get(key, b"")
-        canonical = codec(table).canonical(row, unknown) if row is not None else b""
-        return Change(table, record_id, root_id, version, row, unknown, record_hash(*key, *version, canonical))
+        if row is None:
+            return Change(table, record_id, root_id, version, None, unknown, record_hash(*key, *version, b""))
+        known = codec(table).encode(row)
+        hashed = record_hash(*key, *version, canonical_of(known, unknown))
+        return Change(table, record_id, root_id, version, row, unknown, hashed, known + unknown)
 
     def is_unchanged(self, table: Table, record_id: str) -> bool:
         """Whether the record is what both ends agreed on last, or was never there and is not now."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2
 
-from engine.catalogue.codec import Unreadable, codec
+from engine.catalogue.codec import Unreadable
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, sentence
 from engine.limits import DOCUMENT_BYTES_MAX, FRAME_BYTES, FRAME_RECORDS
@@ -22,7 +22,7 @@ from engine.storage.chain import append, last_link, last_number, leave_overtaken
 from engine.storage.held import let_go
 from engine.storage.outbox import Edited, Present, edited_documents, every_change, forget, orphans
 from engine.storage.parts import LANE_FRAME, Body, body_for, open_body
-from engine.storage.records import Change, Key, applying, members_of
+from engine.storage.records import Change, Key, applying, by_table, chunks, members_of
 
 
 class Cut(NamedTuple):
@@ -128,8 +128,7 @@ def _cut(
     root_row = present.row(root_key)
     if root_row is None:
         keys |= dict.fromkeys(lost)
-    elif whole:
-        members = catalogue.members_of(document.root.name)
+    elif whole and (members := catalogue.members_of(document.root.name)):
         every = [(member.name, row) for member in members for row in members_of(connection, member, document.id)]
         present = Present(connection, catalogue, [root_key, *keys, *every])
         keys |= dict.fromkeys(every)
@@ -156,31 +155,31 @@ def _message(
         if change.row is None:
             record.deleted = True
         else:
-            record.content = codec(change.table).encode(change.row, change.unknown)
+            record.content = change.content
     return message
 
 
 def _known(connection: sqlite3.Connection, roots: Iterable[Key]) -> dict[Key, Known]:
-    found: dict[Key, Known] = {}
-    busy = connection.execute("SELECT 1 FROM sync_in_flight LIMIT 1").fetchone()
-    told = connection.execute("SELECT 1 FROM sync_outcome LIMIT 1").fetchone()
-    if busy is None and told is None:
-        return found
-    for key in roots:
-        flight = connection.execute(
-            "SELECT term, term_id, counter, frame FROM sync_in_flight WHERE table_name = ? AND id = ?"
-            " ORDER BY frame DESC",
-            key,
-        ).fetchone()
-        outcome = connection.execute(
-            "SELECT disposition, frame FROM sync_outcome WHERE root_table = ? AND root_id = ?", key
-        ).fetchone()
-        if flight or outcome:
-            # Where the whole document is on its way already, what follows continues that.
-            overtaken = outcome and is_whole_under_way(connection, key, outcome[1])
-            found[key] = Known(
-                Version(*flight[:3]) if flight else None, outcome[0] if outcome and not overtaken else ""
-            )
+    flights: dict[Key, Version] = {}
+    outcomes: dict[Key, tuple[str, int]] = {}
+    for table, ids in by_table(roots).items():
+        for marks, part in chunks(ids):
+            for row in connection.execute(
+                "SELECT id, term, term_id, counter FROM sync_in_flight"
+                f" WHERE table_name = ? AND id IN ({marks}) ORDER BY frame",
+                (table, *part),
+            ):
+                flights[table, row[0]] = Version(*row[1:])
+            for row in connection.execute(
+                f"SELECT root_id, disposition, frame FROM sync_outcome WHERE root_table = ? AND root_id IN ({marks})",
+                (table, *part),
+            ):
+                outcomes[table, row[0]] = row[1:]
+    found = {key: Known(version, "") for key, version in flights.items()}
+    for key, (disposition, frame) in outcomes.items():
+        # Where the whole document is on its way already, what follows continues that.
+        told = "" if is_whole_under_way(connection, key, frame) else disposition
+        found[key] = Known(flights.get(key), told)
     return found
 
 

@@ -277,10 +277,9 @@ def _change(record: _Arrived, kind: str | None) -> Change:
     if kind == "deleted":
         empty = record_hash(name, record.id, *record.version, b"")
         return Change(record.table, record.id, record.root_id, record.version, None, b"", empty)
-    row, unknown = codec(record.table).decode(record.body.content)
+    row, unknown, canonical = codec(record.table).decode(record.body.content)
     if row[0] != record.id:
         raise Unreadable(f"{name} {record.id} came with the id of another record")
-    canonical = codec(record.table).canonical(row, unknown)
     return Change(
         record.table, record.id, record.root_id, record.version, row, unknown,
         record_hash(name, record.id, *record.version, canonical),

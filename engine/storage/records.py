@@ -36,6 +36,8 @@ class Change(NamedTuple):
     row: Row | None
     unknown: bytes
     hash: bytes
+    content: bytes = b""
+    """The record as it travels, where it was read here to be sent."""
 
 
 class Writer(NamedTuple):

@@ -43,7 +43,7 @@ def passed_on(new: Table, old: Table, row: Row) -> tuple[bytes, bytes]:
     received = codec(old).decode(codec(new).encode(row))
     assert received.row == tuple(row[new.index[name]] for name in old.column_names)
     sent_on = codec(old).encode(received.row, received.unknown)
-    assert codec(new).decode(sent_on) == (row, b"")
+    assert codec(new).decode(sent_on)[:2] == (row, b"")
     assert codec(old).decode(sent_on) == received
     return codec(new).canonical(row), codec(old).canonical(received.row, received.unknown)
 
@@ -108,16 +108,16 @@ def test_fields_of_fixed_size_survive() -> None:
     """No version of the catalogue has them now; a later one may."""
     unit = catalogue()["unit"]
     fixed = b"\x0a\x01u" + b"\xa1\x06" + b"12345678" + b"\xad\x06" + b"1234"  # fields 100 and 101
-    row, unknown = codec(unit).decode(fixed)
+    row, unknown, _ = codec(unit).decode(fixed)
     assert codec(unit).encode(row, unknown) == fixed
     assert codec(unit).canonical(row, unknown) == fixed
 
 
 def test_a_group_is_refused() -> None:
     unit = catalogue()["unit"]
-    row, unknown = codec(unit).decode(b"\x0a\x01u" + b"\xa3\x06" + b"\xa4\x06")
+    content = b"\x0a\x01u" + b"\xa3\x06" + b"\xa4\x06"
     with pytest.raises(Unreadable, match="group"):
-        codec(unit).canonical(row, unknown)
+        codec(unit).decode(content)
 
 
 def test_a_word_of_a_newer_program_is_kept_as_digits() -> None:
