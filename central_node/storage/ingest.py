@@ -49,13 +49,10 @@ class Pushed(NamedTuple):
     """A document as it came, and the base that it counts as continuing."""
 
     place: int
+    key: Key
+    """The root's."""
     message: document_pb2.Document
     base: Version
-
-    @property
-    def key(self) -> Key:
-        """The root's key."""
-        return (self.message.table, self.message.id)
 
 
 class Ingested(NamedTuple):
@@ -89,12 +86,16 @@ class Ingest:
 
     def take(self, documents: Sequence[document_pb2.Document]) -> Ingested:
         """Applies or holds documents in their order."""
-        pushed = [Pushed(place, message, from_wire(message.base)) for place, message in enumerate(documents)]
-        return self._take(pushed)
+        return self._take(
+            [
+                Pushed(place, (message.table, message.id), message, from_wire(message.base))
+                for place, message in enumerate(documents)
+            ]
+        )
 
     def take_woken(self, held: Sequence[Held]) -> Ingested:
         """Judges held documents of this site again; those that still wait stay held."""
-        return self._take([Pushed(place, entry.document, entry.base) for place, entry in enumerate(held)])
+        return self._take([Pushed(place, entry.key, entry.document, entry.base) for place, entry in enumerate(held)])
 
     def _take(self, pushed: list[Pushed]) -> Ingested:
         self._read(pushed)
@@ -105,9 +106,9 @@ class Ingest:
             if isinstance(judged, tuple):
                 candidates.append((document, *judged))
         arriving = {(change.table.name, change.id) for _, changes, _ in candidates for change in changes}
-        missing = self._missing_references(candidates, arriving)
+        doubtful = self._doubtful_references(candidates, arriving)
         for document, changes, root_row in candidates:
-            reason = self._first_missing(document, changes, missing, arriving)
+            reason = self._first_missing(document, changes, doubtful) if doubtful else None
             if reason is not None:
                 self._hold(document, reason)
                 continue
@@ -120,12 +121,12 @@ class Ingest:
         keys = []
         roots: dict[str, list[str]] = {}
         for document in pushed:
-            table = document.message.table
+            table, root_id = document.key
             if table not in self._catalogue:
                 continue
-            roots.setdefault(table, []).append(document.message.id)
+            roots.setdefault(table, []).append(root_id)
             for record in document.message.records:
-                keys.append((record.table or table, record.id or document.message.id))
+                keys.append((record.table or table, record.id or root_id))
         self._states = read_states(self._connection, keys)
         for table, ids in roots.items():
             for record_id, row in read_rows(self._connection, self._catalogue[table], ids).items():
@@ -304,29 +305,31 @@ class Ingest:
 
     # --- references ---------------------------------------------------------------------------------------------------
 
-    def _missing_references(
+    def _doubtful_references(
         self, candidates: list[tuple[Pushed, list[Change], Row | None]], arriving: set[Key]
     ) -> set[Key]:
+        """The required references that are not here: they are missing, or arrive with these documents if those are
+        accepted."""
         wanted: dict[str, set[str]] = {}
         for _, changes, _ in candidates:
             for change in changes:
                 for table, record_id in _required(change):
                     wanted.setdefault(table, set()).add(record_id)
-        missing: set[Key] = set()
+        doubtful: set[Key] = set()
         for table, ids in wanted.items():
             elsewhere = sorted(record_id for record_id in ids if (table, record_id) not in arriving)
             there = exists(self._connection, self._catalogue[table], elsewhere)
-            missing.update((table, record_id) for record_id in elsewhere if record_id not in there)
-        return missing
+            for record_id in ids:
+                key = (table, record_id)
+                if key not in self._states if key in arriving else record_id not in there:
+                    doubtful.add(key)
+        return doubtful
 
-    def _first_missing(
-        self, document: Pushed, changes: list[Change], missing: set[Key], arriving: set[Key]
-    ) -> Reason | None:
+    def _first_missing(self, document: Pushed, changes: list[Change], doubtful: set[Key]) -> Reason | None:
         own = {(change.table.name, change.id) for change in changes}
         for change in changes:
             for key in _required(change):
-                not_taken = key in arriving and key not in self._accepted and key not in own and key not in self._states
-                if key in missing or not_taken:
+                if key in doubtful and key not in self._accepted and key not in own:
                     says = f"{_name(document)} refers to {key[0]} {key[1]}, which is not here yet."
                     return Reason(Code.MISSING_REFERENCE, says, key)
         return None
@@ -372,9 +375,7 @@ def _name(document: Pushed) -> str:
 
 
 def _required(change: Change) -> Iterable[Key]:
-    if change.row is None:
-        return
-    for column in change.table.references:
-        target = change.table.value(change.row, column.name)
-        if column.required and target and column.name != change.table.parent_column:
-            yield column.refers_to, str(target)
+    if change.row is not None:
+        for place, table in change.table.required:
+            if target := change.row[place]:
+                yield table, str(target)

@@ -107,6 +107,15 @@ class Table:
         """The columns that refer to another table."""
         return tuple(column for column in self.columns if column.refers_to)
 
+    @cached_property
+    def required(self) -> tuple[tuple[int, str], ...]:
+        """(place in a row, table) of each reference that must be there before the record, the document apart."""
+        return tuple(
+            (self.index[column.name], column.refers_to)
+            for column in self.references
+            if column.required and column.name != self.parent_column
+        )
+
     def column(self, name: str) -> Column:
         """The column of that name. Raises KeyError."""
         return self.columns[self.index[name]]
