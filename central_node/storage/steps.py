@@ -36,7 +36,7 @@ from engine.storage.held import Reason, hold, let_go, wake, woken
 from engine.storage.outbox import Edited, Entry, Present, edited_documents, forget, orphans
 from engine.storage.parts import body_of
 from engine.storage.push import set_aside
-from engine.storage.records import Key, Writer, applying, read_meta, write_states
+from engine.storage.records import Key, Writer, applying, forget_unknown, read_meta, write_states
 
 _WOKEN = 200
 _log = structlog.get_logger("central")
@@ -274,6 +274,7 @@ def route_own(
             for r in routed
         ],
     )  # fmt: skip
+    forget_unknown(connection, [r.change for r in routed])
     done = [document for document in edited if document.entries not in kept]
     for document in done:
         forget(connection, document.entries)

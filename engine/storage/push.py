@@ -22,7 +22,7 @@ from engine.storage.chain import append, last_link, last_number, leave_overtaken
 from engine.storage.held import let_go
 from engine.storage.outbox import Edited, Present, edited_documents, every_change, forget, orphans
 from engine.storage.parts import LANE_FRAME, Body, body_for, open_body
-from engine.storage.records import Change, Key, applying, by_table, chunks, members_of
+from engine.storage.records import Change, Key, applying, by_table, chunks, forget_unknown, members_of
 
 
 class Cut(NamedTuple):
@@ -91,6 +91,7 @@ def _cut_documents(
         if cut is None:
             forget(connection, document.entries)
             continue
+        forget_unknown(connection, cut.changes)
         if cut.message.ByteSize() > limits[1] and _goes_in_parts(connection, cut, limits[1], site, now):
             continue
         cuts.append(cut)

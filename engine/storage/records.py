@@ -157,6 +157,13 @@ def write_changes(connection: sqlite3.Connection, changes: Iterable[Change], wri
         connection.executemany("INSERT OR REPLACE INTO sync_unknown VALUES (?, ?, ?)", unknown)
 
 
+def forget_unknown(connection: sqlite3.Connection, changes: Iterable[Change]) -> None:
+    """Deletes what was kept beside records that are deleted here; an id that is used again begins without it (F21)."""
+    if connection.execute("SELECT 1 FROM sync_unknown LIMIT 1").fetchone() is not None:
+        gone = [(change.table.name, change.id) for change in changes if change.row is None]
+        connection.executemany("DELETE FROM sync_unknown WHERE table_name = ? AND id = ?", gone)
+
+
 def write_states(connection: sqlite3.Connection, states: Sequence[tuple[object, ...]]) -> None:
     """Writes states: (table, id, root id, term, term id, counter, hash, deleted, site, epoch, time of deletion)."""
     connection.executemany(

@@ -164,7 +164,8 @@ def prepare(connection: sqlite3.Connection, catalogue: Catalogue, more: tuple[st
 
 
 def schema_is_whole(connection: sqlite3.Connection, catalogue: Catalogue) -> bool:
-    """Whether every table, column and trigger of the catalogue is as this program made it."""
+    """Whether every table, column and trigger of the catalogue is as this program made it, and nothing switches the
+    triggers off."""
     return not _missing(connection, catalogue, ())
 
 
@@ -180,7 +181,7 @@ def _make(connection: sqlite3.Connection, catalogue: Catalogue, statements: list
         _adopt_unknown(connection, catalogue[name])
     if note:
         words = (statement.split() for statement in statements if not statement.startswith("DROP"))
-        names = sorted({word[2] for word in words})
+        names = sorted({word[1] if word[0] == "UPDATE" else word[2] for word in words})
         connection.execute(
             "INSERT OR REPLACE INTO sync_status VALUES ('schema_repaired', datetime() || ' UTC: ' || ?)",
             (", ".join(names),),
@@ -244,6 +245,9 @@ def _missing(connection: sqlite3.Connection, catalogue: Catalogue, more: tuple[s
     for name, sql in triggers_of(catalogue).items():
         if found.get(("trigger", name)) != sql:
             statements += [f"DROP TRIGGER IF EXISTS {name}", sql]
+    # Set and cleared inside one transaction: whoever committed them has switched checks and capture off (F23).
+    if connection.execute("SELECT applying OR administering FROM sync_flag").fetchone() != (0,):
+        statements.append("UPDATE sync_flag SET applying = 0, administering = 0")
     return statements
 
 

@@ -149,7 +149,7 @@ def test_a_right_that_is_lost_leaves_the_change_and_refuses_the_next(site: sqlit
 
 @pytest.mark.parametrize("is_known_to_the_peer", [False, True])
 @pytest.mark.parametrize("chosen", RECURSION.values(), ids=RECURSION.keys())
-def test_lines_that_lost_their_header_are_deleted_with_it(
+def test_f21_lines_that_lost_their_header_are_deleted_with_it(
     site: sqlite3.Connection, chosen: Settings, is_known_to_the_peer: bool
 ) -> None:
     """The one case that triggers cannot tell from INSERT OR REPLACE (triggers.py): the engine ends it."""

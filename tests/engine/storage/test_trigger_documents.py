@@ -71,7 +71,7 @@ def test_a_replaced_line_is_one_change(node: sqlite3.Connection, root: str) -> N
 
 
 @every_document
-def test_a_deleted_header_takes_its_lines_along(node: sqlite3.Connection, root: str) -> None:
+def test_f21_a_deleted_header_takes_its_lines_along(node: sqlite3.Connection, root: str) -> None:
     before = read_contents(node)
     for settings in EVERY_PAIR:
         settings.apply(node)
@@ -138,7 +138,7 @@ def test_one_refused_record_refuses_the_whole_statement(node: sqlite3.Connection
 
 
 @every_document
-def test_a_line_needs_its_document(node: sqlite3.Connection, root: str) -> None:
+def test_f21_a_line_needs_its_document(node: sqlite3.Connection, root: str) -> None:
     line = LINES[root]
     parents = ("'nowhere'", "''", "NULL", f"CAST('{root}-1-own' AS BLOB)", f"'{root}-1-OWN'")
     for settings in EVERY_PAIR:
@@ -175,7 +175,7 @@ def test_a_document_is_written_in_its_order(node: sqlite3.Connection, root: str)
 
 
 @every_document
-def test_a_new_header_is_not_final(node: sqlite3.Connection, root: str) -> None:
+def test_f21_a_new_header_is_not_final(node: sqlite3.Connection, root: str) -> None:
     new = f"{root} (id, store_id, status) VALUES ('new-1', 'own', 'finalised')"
     for settings in EVERY_PAIR:
         settings.apply(node)
@@ -210,7 +210,7 @@ def final_edits(root: str) -> list[str]:
 
 
 @every_document
-def test_what_is_final_stays_as_it_is(node: sqlite3.Connection, root: str) -> None:
+def test_f21_what_is_final_stays_as_it_is(node: sqlite3.Connection, root: str) -> None:
     statements = final_edits(root)
     for settings in EVERY_COMBINATION:
         settings.apply(node)
@@ -223,7 +223,7 @@ def test_what_is_final_stays_as_it_is(node: sqlite3.Connection, root: str) -> No
 
 
 @every_document
-def test_lines_stop_changing_with_the_statement_that_finalises(node: sqlite3.Connection, root: str) -> None:
+def test_f21_lines_stop_changing_with_the_statement_that_finalises(node: sqlite3.Connection, root: str) -> None:
     line = LINES[root]
     with undone(node):
         assert says(
@@ -255,7 +255,7 @@ def test_no_insert_before_it_lets_a_final_document_be_deleted(
 
 
 @every_document
-def test_what_a_peer_sends_is_neither_checked_nor_captured(node: sqlite3.Connection, root: str) -> None:
+def test_f23_what_a_peer_sends_is_neither_checked_nor_captured(node: sqlite3.Connection, root: str) -> None:
     line = LINES[root]
     before = read_contents(node)
     with undone(node):
