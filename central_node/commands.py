@@ -19,7 +19,7 @@ from central_node.storage.topology import add_site, assign_store, found_central
 from engine.catalogue.descriptors import catalogue
 from engine.command_line import Arguments, plan_import
 from engine.directory import CONFIGURATION_NAME, DirectoryLock, as_directory_errors, parse_address
-from engine.errors import Code, Refused
+from engine.errors import Code, Refused, Unavailable
 from engine.rpc.local_channel import Command
 from engine.rpc.token import EnrolmentToken, write_token
 from engine.rules.topology import CopyType
@@ -136,7 +136,10 @@ class _Commands:
 
     async def _status(self, _: Arguments) -> dict[str, Any]:
         running, connected = self._node is not None, self._connected()
-        return await self._database.read(lambda c: read_status(c, self._configuration.name, connected, running))
+        trouble = self._node.trouble if self._node is not None else None
+        return await self._database.read(
+            lambda c: read_status(c, self._configuration.name, connected, running, trouble)
+        )
 
     async def _sites(self) -> list[dict[str, Any]]:
         running, connected = self._node is not None, self._connected()
@@ -148,7 +151,10 @@ class _Commands:
     async def _settled(self, result: dict[str, Any]) -> dict[str, Any]:
         """Returns a result once everything that was committed is in the feeds."""
         if self._node is not None:
-            await self._node.settle()
+            try:
+                await self._node.settle()
+            except Unavailable:
+                pass  # it is done and durable; the feeds follow when there is room again
         return result
 
 

@@ -19,6 +19,7 @@ from packhorse.sync.v1 import session_pb2
 
 from central_node.storage.attempts import Submitted, note_attempts
 from central_node.storage.eras import begin_era
+from central_node.storage.roster import note_error
 from central_node.storage.steps import IsLate, Taken, refresh_topology, route_own, take_frames, wake_held
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
@@ -58,6 +59,8 @@ class CentralNode:
         self.topology_number = 0
         """Grows with each change of the topology, so that a session can see that its subscriptions are old."""
         self.sessions: dict[int, Session] = {}
+        self.trouble: PackhorseError | None = None
+        """Why the last step that was to change the database could not, until one could again."""
         self.counters = {"frames": 0, "records": 0, "sessions": 0, "errors": 0}
         self._frames: deque[tuple[Session, Submitted]] = deque()
         self._paces: dict[int, Pace] = {}
@@ -87,6 +90,7 @@ class CentralNode:
         older = self.sessions.get(session.site)
         self.sessions[session.site] = session
         self.counters["sessions"] += 1
+        self.trouble = None
         if older is not None and older is not session:
             older.post(
                 Event("failed", PeerProblem(Code.SUPERSEDED, f"A newer session of site {session.site} took over."))
@@ -107,11 +111,21 @@ class CentralNode:
         self._signal.set()
 
     async def settle(self) -> None:
-        """Returns when everything that was committed in this database before the call is in the feeds (F44)."""
+        """Returns when everything that was committed in this database before the call is in the feeds (F44).
+
+        Raises Unavailable with DISK_FULL.
+        """
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settled.append(settled)
         self._signal.set()
         await settled
+
+    async def note_error(self, site: int, error: PackhorseError, now: int) -> None:
+        """Remembers why a session of a site ended; told from memory while nothing can be written."""
+        try:
+            await self.database.write(lambda connection: note_error(connection, site, error, now))
+        except PackhorseError:
+            self.trouble = error
 
     async def check_schema(self) -> None:
         """Makes tables and triggers again that another program has dropped or changed (F43)."""
@@ -128,6 +142,7 @@ class CentralNode:
             except asyncio.CancelledError:
                 raise
             except PackhorseError as error:
+                self.trouble = error
                 _log.warning("a step has to wait", code=error.code, what=error.what)
                 await asyncio.sleep(1.0)
             except Exception:
@@ -143,9 +158,14 @@ class CentralNode:
             await self._take_frames()
             await self._route_own()
             await self._wake()
-        except BaseException:
-            self._settled += settled
+        except BaseException as error:
             self._signal.set()
+            if isinstance(error, Unavailable) and error.code is Code.DISK_FULL:  # it may take long until there is room
+                for waiter in settled:
+                    if not waiter.done():
+                        waiter.set_exception(error)
+                raise
+            self._settled += settled
             raise
         for waiter in settled:
             if not waiter.done():
@@ -199,6 +219,8 @@ class CentralNode:
         self._moved(taken)
 
     def _tell_busy(self, batch: list[tuple[Session, Submitted]], error: Unavailable) -> None:
+        self.trouble = error
+        _log.warning("frames have to wait", code=error.code, what=error.what)
         told: set[int] = set()
         for session, submitted in batch:
             if session.site in told:
@@ -228,6 +250,7 @@ class CentralNode:
             self._moved(await self.database.write(_timed(work)))
 
     def _moved(self, taken: Taken) -> None:
+        self.trouble = None
         self.counters["records"] += taken.records
         if taken.moved:
             for session in list(self.sessions.values()):

@@ -71,11 +71,10 @@ class CentralSession:
         self._node, self._database, self.trace = node, node.database, trace
         self._id = secrets.token_hex(16)
         self._writer = Writer(site, "")
-        self._era = 0
         self._tables: frozenset[str] = frozenset()
         self._cursors: dict[str, Cursor] = {}
         self._changes: list[document_pb2.SubscriptionChange] = []
-        self._topology_number = 0
+        self._era = self._topology_number = 0
         self._shown_positions: list[session_pb2.FeedPosition] = []
         self._under_way: deque[dict[str, Cursor]] = deque()
         self._to_note: dict[str, Cursor] = {}
@@ -124,7 +123,7 @@ class CentralSession:
         if self._to_note and self._has_proved:
             await self._write_if_current(close)
         elif error is not None and error.code not in (Code.SUPERSEDED, Code.LINK_CUT, Code.DRAINING):
-            await self._database.write(lambda connection: note_error(connection, self.site, error, now))
+            await self._node.note_error(self.site, error, now)
 
     def _check_current(self, connection: sqlite3.Connection) -> None:
         check_current(connection, self.site, self._id, confirms=not self._one_round)

@@ -128,7 +128,7 @@ async def synchronise_directly(directory: Path, progress: Progress) -> dict[str,
 
 async def sync_result(database: Database, ended: Ended) -> dict[str, Any]:
     """What `sync` tells: what moved, what is held, whether both sides agree."""
-    status = await database.read(lambda connection: read_status(connection, running=True))
+    status = await database.read(lambda connection: read_status(connection, True, {}))
     tally, error = ended.tally, ended.error
     return {
         "site": status["site"],
@@ -149,17 +149,20 @@ async def sync_result(database: Database, ended: Ended) -> dict[str, Any]:
     }
 
 
-def daemon_commands(database: Database) -> Mapping[str, Command]:
+def daemon_commands(node: SiteNode) -> Mapping[str, Command]:
     """What the daemon does for the command line."""
-    return _commands(database, running=True)
+    return _commands(node.database, node)
 
 
-def _commands(database: Database, running: bool) -> dict[str, Command]:
+def _commands(database: Database, node: SiteNode | None) -> dict[str, Command]:
+    """The commands on an open database; `node` is the running daemon's, None where none runs."""
+
     async def imports(arguments: Arguments) -> dict[str, Any]:
         return await database.write(partial(write_import, plan=plan_import(arguments)))
 
     async def status(_: Arguments) -> dict[str, Any]:
-        return await database.read(lambda connection: read_status(connection, running))
+        unnoted = node.unnoted if node is not None else {}
+        return await database.read(lambda connection: read_status(connection, node is not None, unnoted))
 
     return {"import": imports, "status": status}
 
@@ -169,6 +172,6 @@ async def directly(directory: Path, command: str, arguments: Arguments) -> dict[
     read_configuration(directory)
     database = await open_database(directory / DATABASE_NAME, catalogue())
     try:
-        return await _commands(database, running=False)[command](arguments)
+        return await _commands(database, None)[command](arguments)
     finally:
         await database.close()

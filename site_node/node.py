@@ -100,6 +100,8 @@ class SiteNode:
     def __init__(self, database: Database, catalogue: Catalogue, dial: Dial) -> None:
         self.database, self.catalogue, self._dial = database, catalogue, dial
         self.told: Progress = lambda _phase, _remaining: None
+        self.unnoted: dict[str, str] = {}
+        """What the database could not take of what this node last said of itself, for `status`."""
         self._trace = open_trace()
         self._session: SiteSession | None = None
         self._wake = asyncio.Event()
@@ -144,8 +146,10 @@ class SiteNode:
                 facts["agreed"] = "0"
         try:
             await self.database.write(lambda connection: note(connection, **facts))
+            self.unnoted = {}
         except PackhorseError as failed:
-            _log.warning("the state could not be noted", code=failed.code)
+            self.unnoted = facts | {"last_error": failed.sentence, "last_error_code": failed.code.value}
+            _log.warning("the state could not be noted", code=failed.code, what=failed.what)
 
     async def _sweep(self) -> None:
         """Checks tables and triggers, and at the first session and once a day the rows themselves (F43)."""

@@ -42,7 +42,7 @@ async def serve(directory: Path, configuration: SiteConfiguration, every_minutes
             async for told in _synchronise(node):
                 yield told
 
-        commands = daemon_commands(database)
+        commands = daemon_commands(node)
         await stack.enter_async_context(LocalServer(directory, commands, synchronise))
         loop = asyncio.create_task(node.run_forever(every_minutes), name="site loop")
         stack.push_async_callback(_end, loop)

@@ -22,7 +22,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.catalogue.codec import Unreadable, codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
-from engine.errors import Code
+from engine.errors import Code, sentence
 from engine.limits import ID_BYTES_MAX
 from engine.rules.authority import RIGHT_OF_KIND, Owner, Right, is_collected, judge, owner_of
 from engine.rules.routing import scopes_of
@@ -362,7 +362,10 @@ class Ingest:
             return
         self._outcomes.append(
             session_pb2.Outcome(
-                index=document.place, disposition=session_pb2.DISPOSITION_HELD, code=why.code, sentence=why.says
+                index=document.place,
+                disposition=session_pb2.DISPOSITION_HELD,
+                code=why.code,
+                sentence=sentence(why.code, why.says),
             )
         )
 

@@ -3,7 +3,8 @@
 import sqlite3
 from typing import Any
 
-from engine.limits import COUNT_CAP
+from engine.errors import PackhorseError
+from engine.limits import CLOCK_WARNING_SECONDS, COUNT_CAP
 from engine.reporting import capped, instant
 from engine.rules.topology import CENTRAL_SITE
 from engine.storage.held import held_count, held_list
@@ -26,6 +27,7 @@ def _site(connection: sqlite3.Connection, row: tuple[Any, ...], connected: bool,
     site = row[0]
     held = max(held_count(connection, site), row[7] or 0)
     to_pull = _waiting_to_pull(connection, site) if row[2] else None
+    clock = round(row[11] / 1000) if row[11] is not None else None
     agrees = bool(row[5]) and not held and not row[6] and to_pull == 0
     return {
         "site": site,
@@ -42,7 +44,8 @@ def _site(connection: sqlite3.Connection, row: tuple[Any, ...], connected: bool,
         "last_error": row[9] or None,
         "last_error_code": row[8] or None,
         "differing": row[10].split(", ") if row[10] else [],
-        "clock_difference_seconds": round(row[11] / 1000) if row[11] is not None else None,
+        "clock_difference_seconds": clock,
+        "clock_warning": clock is not None and abs(clock) >= CLOCK_WARNING_SECONDS,
         "software_version": row[12] or None,
     }
 
@@ -81,8 +84,10 @@ def _noted(connection: sqlite3.Connection, key: str) -> str | None:
     return row[0] if row else None
 
 
-def read_status(connection: sqlite3.Connection, name: str, connected: set[int], running: bool) -> dict[str, Any]:
-    """The central node and all its sites."""
+def read_status(
+    connection: sqlite3.Connection, name: str, connected: set[int], running: bool, trouble: PackhorseError | None
+) -> dict[str, Any]:
+    """The central node and all its sites; `trouble` is why it cannot work at the moment."""
     sites = read_sites(connection, connected, running)
     held = held_count(connection)
     agrees = all(site["in_agreement"] for site in sites if site["enrolled"]) and not held
@@ -103,7 +108,10 @@ def read_status(connection: sqlite3.Connection, name: str, connected: set[int], 
         "in_agreement": agrees,
         "last_seen": None,
         "last_success": max(successes, default=None),
-        "last_error": next((site["last_error"] for site in sites if site["last_error"]), None),
+        "last_error": trouble.sentence
+        if trouble is not None
+        else next((site["last_error"] for site in sites if site["last_error"]), None),
+        "trouble": trouble.code.value if trouble is not None else None,
         "schema_repaired": _noted(connection, "schema_repaired"),
         "sites": sites,
         "held_documents": held_list(connection),

@@ -23,7 +23,7 @@ from central_node.storage.ingest import Ingest, Ingested
 from central_node.storage.roster import check_current
 from engine.catalogue.codec import Unreadable
 from engine.catalogue.model import Catalogue
-from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
+from engine.errors import Code, PackhorseError, PeerProblem, Unavailable, sentence
 from engine.limits import FRAME_RECORDS, ID_BYTES_MAX, ROUTE_RECORDS
 from engine.rules.authority import Owner, Right
 from engine.rules.routing import scopes_of
@@ -208,7 +208,7 @@ def _one_by_one(
             )
             kept = hold(connection, document, NEVER, writer.site, why, now)
             disposition = session_pb2.DISPOSITION_HELD if kept else session_pb2.DISPOSITION_DEFERRED
-            told = session_pb2.Outcome(disposition=disposition, code=why.code, sentence=why.says)
+            told = session_pb2.Outcome(disposition=disposition, code=why.code, sentence=sentence(why.code, why.says))
             ingested = Ingested([told], set(), 0)
         connection.execute("RELEASE document")
         for outcome in ingested.outcomes:

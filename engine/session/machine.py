@@ -132,7 +132,8 @@ def problem_error(problem: session_pb2.Problem) -> PackhorseError:
     """The error that a peer's Problem stands for. A code that this program does not know becomes INTERNAL."""
     code = Code(problem.code) if problem.code in Code.__members__ else Code.INTERNAL
     after = problem.retry_after_milliseconds / 1000 if problem.retry_after_milliseconds else None
-    return PeerProblem(code, problem.sentence[:500] or "The other node ended the session.", after)
+    says = f"The other node says: {problem.sentence}" if problem.sentence else "The other node ended the session."
+    return PeerProblem(code, says[:500], after)
 
 
 def error_problem(error: PackhorseError) -> session_pb2.Problem:

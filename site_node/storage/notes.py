@@ -1,6 +1,7 @@
 """What a site notes of itself, and what it can say of itself."""
 
 import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
 from packhorse.sync.v1 import session_pb2
@@ -71,9 +72,9 @@ def report_on(
     )
 
 
-def read_status(connection: sqlite3.Connection, running: bool) -> dict[str, Any]:
-    """The site's state for a person or a program."""
-    meta, noted = read_meta(connection), notes(connection)
+def read_status(connection: sqlite3.Connection, running: bool, unnoted: Mapping[str, str]) -> dict[str, Any]:
+    """The site's state for a person or a program; `unnoted` is what the database could not take of it."""
+    meta, noted = read_meta(connection), {**notes(connection), **unnoted}
     to_push, held = waiting(connection), held_total(connection)
     to_pull = noted.get("waiting_to_pull", "")
     agrees = noted.get("agreed") == "1" and not to_push and not held
