@@ -23,7 +23,7 @@ from central_node.storage.roster import note_error
 from central_node.storage.steps import IsLate, Taken, refresh_topology, route_own, take_frames, wake_held
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
-from engine.limits import APPLY_SECONDS, INGEST_FRAMES, WATCH_SECONDS_BUSY, WATCH_SECONDS_IDLE
+from engine.limits import APPLY_SECONDS, INGEST_FRAMES, WATCH_GROWTH, WATCH_SECONDS_BUSY, WATCH_SECONDS_IDLE
 from engine.rpc.trace import Trace
 from engine.rules.topology import Topology
 from engine.session.frames import Link
@@ -267,7 +267,7 @@ class CentralNode:
                 if await self.database.read(has_own_changes):
                     self._signal.set()
             else:
-                quiet = min(quiet * 1.2, WATCH_SECONDS_IDLE)
+                quiet = min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
             await asyncio.sleep(quiet)
 
 

