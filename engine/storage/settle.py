@@ -145,13 +145,14 @@ def _forget_flight(connection: sqlite3.Connection, frame: int, document: Key) ->
 
 
 def settle_echo(connection: sqlite3.Connection, document: Key, version: Version, site: int, epoch: str) -> bool:
-    """The feed shows that the peer has this version of a document of ours: what was held there is applied now.
+    """The feed shows that the peer has this version of a document of ours: what was held there is applied now. That may
+    be seen before the answer to the frame that carried it; the answer then finds nothing of the document any more.
 
     Returns whether a change was waiting for it.
     """
     row = connection.execute(
         "SELECT frame FROM sync_in_flight WHERE root_table = ? AND root_id = ? AND term = ? AND term_id = ?"
-        " AND counter = ? AND NOT EXISTS (SELECT 1 FROM sync_frame WHERE number = frame) ORDER BY frame DESC",
+        " AND counter = ? ORDER BY frame DESC",
         (*document, *version),
     ).fetchone()
     if row is None:

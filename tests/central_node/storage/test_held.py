@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import combinations, product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packhorse.sync.v1 import document_pb2, session_pb2
 
@@ -119,6 +119,9 @@ STEP = st.one_of(
 
 @settings(deadline=None, max_examples=150)
 @given(steps=st.lists(STEP, max_size=20))
+@example(
+    steps=[("push", ""), ("arrive", "late-1"), ("wake", ""), ("pull", "")]
+)  # applied, shown, and only then answered
 def test_f04_whatever_waits_for_whatever_both_ends_agree_in_the_end(steps: list[Step]) -> None:
     with exchange() as country:
         story = Story(country)
