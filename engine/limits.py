@@ -28,6 +28,8 @@ ID_BYTES_MAX = 200
 """Longest id of a record."""
 HELD_DOCUMENTS_PER_SITE = 10_000
 """Documents of one site that the central keeps held; more are deferred to the site."""
+HELD_BYTES_PER_SITE = 64 * 1024 * 1024
+"""Bytes of the documents of one site that the central keeps held; what has no room is deferred to the site."""
 DIFFERING_SCOPES = 20
 """Most scopes named in a report on a checkpoint."""
 WANT_DOCUMENTS = 500

@@ -169,7 +169,7 @@ class SiteNode:
             after = swept.last
             if after == ("", ""):
                 break
-        await self.database.write(partial(sweep_unknown_rows, catalogue=self.catalogue))
+        await self.database.write(partial(sweep_unknown_rows, catalogue=self.catalogue, now=int(time.time())))
         self._swept_at = time.monotonic()
 
     # --- synchronising because somebody asked -------------------------------------------------------------------------

@@ -330,7 +330,7 @@ class Ingest:
         for change in changes:
             for key in _required(change):
                 if key in doubtful and key not in self._accepted and key not in own:
-                    says = f"{_name(document)} refers to {key[0]} {key[1]}, which is not here yet."
+                    says = f"{_name(document)} refers to {key[0]} {key[1][:ID_BYTES_MAX]}, which is not here yet."
                     return Reason(Code.MISSING_REFERENCE, says, key)
         return None
 

@@ -45,7 +45,7 @@ class Rule(StrEnum):
     STORE_RECORD_ON_PRIMARY = "store records are edited on the primary only"
     STORE_DATA_WHERE_ACTIVE = "data of a store are edited only at the site where the store is active"
     CONFIGURATION_BY_COMMAND = "sites and copies of stores are changed with central-node commands only"
-    ID_REQUIRED = "a record needs an id, a text of 1 to 200 bytes"
+    ID_REQUIRED = "a record needs an id, a text of 1 to 200 bytes in UTF-8"
     ID_IMMUTABLE = "the id of a record cannot change; delete the record and insert another"
     ID_USED = "the id belongs to a record of another document or store, deleted or not; use a new id"
     STORE_IMMUTABLE = "a record cannot move to another store; delete it and insert another"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from packhorse.sync.v1 import document_pb2
 
 from engine.errors import Code, sentence
-from engine.limits import HELD_DOCUMENTS_PER_SITE
+from engine.limits import HELD_BYTES_PER_SITE, HELD_DOCUMENTS_PER_SITE, ID_BYTES_MAX
 from engine.rules.versions import NEVER, Version
 from engine.session.frames import from_wire
 from engine.storage.records import Key
@@ -48,20 +48,31 @@ def hold(
     keeps_to_quota: bool = True,
 ) -> bool:
     """Keeps a document, in place of an older version of it; False when the site's quota is used up and counts."""
-    key = (document.table, document.id)
-    there = connection.execute(
-        "SELECT 1 FROM sync_held WHERE table_name = ? AND id = ? AND site = ?", (*key, site)
-    ).fetchone()
-    if keeps_to_quota and there is None and held_count(connection, site) >= HELD_DOCUMENTS_PER_SITE:
+    key, content = (document.table, document.id), document.SerializeToString()
+    if keeps_to_quota and not _has_room(connection, key, site, len(content)):
         return False
-    waits = why.waits_for or ("", "")
+    table, record_id = why.waits_for or ("", "")
+    waits = (table, record_id[:ID_BYTES_MAX])  # no longer one ever arrives
     connection.execute(
         f"INSERT OR REPLACE INTO sync_held ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
         (*key, site, *_storable(from_wire(document.version)), *_storable(base), why.code,
          sentence(why.code, why.says), *waits, now,
-         document.SerializeToString()),
+         content),
     )  # fmt: skip
     return True
+
+
+def _has_room(connection: sqlite3.Connection, key: Key, site: int, size_bytes: int) -> bool:
+    """Whether the site's quota lets this be held. What takes no more than what is held of the document has its room."""
+    query = "SELECT bytes FROM sync_held WHERE table_name = ? AND id = ? AND site = ?"
+    there = connection.execute(query, (*key, site)).fetchone()
+    more_bytes = size_bytes - int(there[0] if there is not None else 0)
+    if there is not None and more_bytes <= 0:
+        return True
+    query = "SELECT count(*), coalesce(sum(bytes), 0) FROM sync_held WHERE site = ?"
+    documents, used_bytes = map(int, connection.execute(query, (site,)).fetchone())
+    has_place = there is not None or documents < HELD_DOCUMENTS_PER_SITE
+    return has_place and used_bytes + more_bytes <= HELD_BYTES_PER_SITE
 
 
 def hold_unreadable(

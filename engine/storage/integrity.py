@@ -14,7 +14,8 @@ from engine.errors import Code, sentence
 from engine.rules.authority import Owner, owner_of
 from engine.storage.configuration import read_rights
 from engine.storage.outbox import Present, queue_again
-from engine.storage.records import Key
+from engine.storage.records import Key, read_rows
+from engine.storage.undecodable import note_undecodable, undecodable
 
 _BATCH = 500
 
@@ -57,14 +58,16 @@ def sweep_rows(connection: sqlite3.Connection, catalogue: Catalogue, after: Key,
     return Swept(len(keys), queued, wanted, (last[0], last[1]))
 
 
-def sweep_unknown_rows(connection: sqlite3.Connection, catalogue: Catalogue) -> int:
-    """Queues own rows that were inserted without capture; returns how many. Rows of others are removed by nobody."""
+def sweep_unknown_rows(connection: sqlite3.Connection, catalogue: Catalogue, now: int) -> int:
+    """Queues own rows that were inserted without capture; returns how many. Rows of others are removed by nobody, and
+    those whose ids no message can carry are only noted."""
     queued = 0
+    note_undecodable(connection, catalogue, now)
     for table in catalogue:
         rows = connection.execute(
-            f"SELECT t.id FROM {table.name} AS t WHERE NOT EXISTS (SELECT 1 FROM sync_record AS r WHERE"
-            " r.table_name = ? AND r.id = t.id AND r.deleted = 0) AND NOT EXISTS (SELECT 1 FROM sync_outbox AS o"
-            f" WHERE o.table_name = ? AND o.id = t.id) LIMIT {_BATCH}",
+            f"SELECT id FROM {table.name} WHERE NOT EXISTS (SELECT 1 FROM sync_record AS r WHERE"
+            f" r.table_name = ? AND r.id = {table.name}.id AND r.deleted = 0) AND NOT EXISTS (SELECT 1 FROM sync_outbox"
+            f" AS o WHERE o.table_name = ? AND o.id = {table.name}.id) AND NOT ({undecodable(table)}) LIMIT {_BATCH}",
             (table.name, table.name),
         ).fetchall()
         for (record_id,) in rows:
@@ -116,9 +119,7 @@ def _root_of(connection: sqlite3.Connection, catalogue: Catalogue, table: Table,
 
 def _right_of(connection: sqlite3.Connection, catalogue: Catalogue, root: Key) -> Owner | None:
     table = catalogue[root[0]]
-    row = connection.execute(
-        f"SELECT {', '.join(table.column_names)} FROM {table.name} WHERE id = ?", (root[1],)
-    ).fetchone()
+    row = read_rows(connection, table, [root[1]]).get(root[1])
     if row is None:
         return None
     owner = owner_of(table, row)

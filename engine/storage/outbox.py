@@ -13,6 +13,8 @@ from engine.limits import COUNT_CAP
 from engine.rules.authority import Owner
 from engine.rules.versions import Term, Version
 from engine.storage.records import Change, Key, State, by_table, read_rows, read_states, read_unknown
+from engine.storage.triggers import not_unicode
+from engine.storage.undecodable import pass_over_undecodable
 
 _COLLECTED = (
     "(store_id = '' OR NOT EXISTS (SELECT 1 FROM sync_authority AS a"
@@ -63,7 +65,17 @@ def has_pushable(connection: sqlite3.Connection) -> bool:
 
 
 def edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, records: int) -> list[Edited]:
-    """The documents edited first, with about that many records; each with all its changes, in dependency order."""
+    """The documents edited first, with about that many records; each with all its changes, in dependency order. Changes
+    of records whose ids no message can carry are passed over."""
+    try:
+        return _edited_documents(connection, catalogue, records)
+    except sqlite3.OperationalError:
+        if not pass_over_undecodable(connection, catalogue):
+            raise
+        return _edited_documents(connection, catalogue, records)
+
+
+def _edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, records: int) -> list[Edited]:
     rows = connection.execute(
         "SELECT root_table, root_id, table_name, id, token, term, term_id, queued_at FROM sync_outbox"
         f" WHERE {_PUSHED} ORDER BY queued_at LIMIT ?",
@@ -169,6 +181,7 @@ def orphans(connection: sqlite3.Connection, catalogue: Catalogue, document: Edit
             f"SELECT id FROM {member.name} WHERE {member.parent_column} = ? UNION"
             " SELECT id FROM sync_record WHERE root_id = ? AND root_id <> '' AND table_name = ? AND deleted = 0"
         )
+        query = f"SELECT id FROM ({query}) AS line WHERE NOT {not_unicode('line.id')}"
         rows = connection.execute(query, (document.id, document.id, member.name))
         found += [(member.name, row[0]) for row in rows]
     return found

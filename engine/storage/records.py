@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
+from engine.catalogue.codec import Unreadable
 from engine.catalogue.model import Row, Table
 from engine.rules.versions import Version
 
@@ -114,9 +115,14 @@ def read_unknown(connection: sqlite3.Connection, table: Table, ids: Sequence[str
 
 
 def members_of(connection: sqlite3.Connection, member: Table, root_id: str) -> list[str]:
-    """The ids of the member rows of one document in one table."""
-    rows = connection.execute(f"SELECT id FROM {member.name} WHERE {member.parent_column} = ?", (root_id,))
-    return [row[0] for row in rows]
+    """The ids of the member rows of one document in one table. Raises Unreadable where one of them is no UTF-8."""
+    query = f"SELECT id FROM {member.name} WHERE {member.parent_column} = ?"
+    try:
+        return [row[0] for row in connection.execute(query, (root_id,))]
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        raise Unreadable(f"an id of {member.name} in it is no UTF-8") from error
 
 
 @cache

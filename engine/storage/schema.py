@@ -75,9 +75,9 @@ CREATE TABLE sync_held (
     base_term INTEGER NOT NULL, base_term_id INTEGER NOT NULL, base_counter INTEGER NOT NULL,
     code TEXT NOT NULL, sentence TEXT NOT NULL, waits_table TEXT NOT NULL DEFAULT '',
     waits_id TEXT NOT NULL DEFAULT '', ready INTEGER NOT NULL DEFAULT 0, held_at INTEGER NOT NULL,
-    document BLOB NOT NULL,
+    document BLOB NOT NULL, bytes INTEGER NOT NULL GENERATED ALWAYS AS (length(document)) VIRTUAL,
     PRIMARY KEY (table_name, id, site)) WITHOUT ROWID;
-CREATE INDEX sync_held_site ON sync_held (site);
+CREATE INDEX sync_held_site ON sync_held (site, bytes);
 CREATE INDEX sync_held_waiting ON sync_held (waits_table, waits_id) WHERE waits_id <> '';
 CREATE INDEX sync_held_ready ON sync_held (held_at) WHERE ready = 1;
 -- Fields of a record that this program does not know: kept beside the row and passed on.

@@ -86,7 +86,7 @@ def _authority(catalogue: Catalogue, table: Table, row: str) -> str:
 def _insert_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
     exists = f"EXISTS (SELECT 1 FROM {table.name} WHERE id = NEW.id)"
     size = f"length(CAST(NEW.id AS BLOB)) NOT BETWEEN 1 AND {ID_BYTES_MAX}"
-    yield _refuse(Rule.ID_REQUIRED, f"NEW.id IS NULL OR typeof(NEW.id) <> 'text' OR {size}")
+    yield _refuse(Rule.ID_REQUIRED, f"NEW.id IS NULL OR typeof(NEW.id) <> 'text' OR {size} OR {not_unicode('NEW.id')}")
     if table.parent:
         parent = f"SELECT 1 FROM {table.parent} WHERE id = NEW.{table.parent_column}"
         yield _refuse(Rule.PARENT_REQUIRED, f"NOT EXISTS ({parent})")
@@ -101,6 +101,15 @@ def _insert_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
         yield _refuse(Rule.FINAL_IS_FINAL, f"NOT {_is_final(table, 'NEW')} AND EXISTS ({was_final})")
     yield from _parent_not_final(catalogue, table, "NEW")
     yield _refuse(Rule.VALUE_VALID, " OR ".join(_misfits(column, f"NEW.{column.name}") for column in table.columns))
+
+
+def not_unicode(text: str) -> str:
+    """SQL that is true when a short text is no UTF-8, which no message can carry: a character of it is not what its
+    code point gives. SQLite has no code point for U+FFFE and U+FFFF, which no text should hold: they count as wrong."""
+    places = f"SELECT 1 AS n UNION ALL SELECT n + 1 FROM place WHERE n < length({text})"
+    character = f"substr({text}, n, 1)"
+    wrong = f"CAST(char(unicode({character})) AS BLOB) <> CAST({character} AS BLOB)"
+    return f"({text} GLOB '*[^ -~]*' AND EXISTS (WITH place AS ({places}) SELECT 1 FROM place WHERE {wrong}))"
 
 
 def _id_is_free(table: Table) -> Iterator[str]:

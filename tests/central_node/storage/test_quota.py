@@ -11,9 +11,11 @@ from packhorse.sync.v1 import session_pb2
 from engine.storage import held
 from tests.partners import Central, Site, connect, pull, push, synchronise
 
-ROOM = 2
+ROOM, ROOM_BYTES = 2, 600
 BAD, GOOD = range(5), range(3)
+LARGE = "x" * 300
 STEPS = (
+    *(f"large bad {number}" for number in BAD),
     *(f"bad {number}" for number in BAD), *(f"good {number}" for number in GOOD), *(f"item m{n}" for n in BAD),
     "push", "push", "push frame by frame", "pull", "session", "session", "bad 0 is deleted",
 )  # fmt: skip
@@ -32,9 +34,12 @@ class Crowd:
     def make(self, step: str) -> None:
         """Makes a step."""
         self.number += 1
-        what, _, name = step.partition(" ")
+        name = step.rpartition(" ")[2]
+        what = step.split(maxsplit=1)[0]
         if step == "bad 0 is deleted":
             self.site.execute("DELETE FROM stock_line WHERE id = 'bad 0'")
+        elif what == "large":
+            self.site.put_stock(f"bad {name}", f"{self.number}{LARGE}", f"m{name}")
         elif what in ("bad", "good"):
             self.site.put_stock(step, str(self.number), f"m{name}" if what == "bad" else "item-0")
         elif what == "item":
@@ -52,6 +57,8 @@ class Crowd:
     def check(self) -> None:
         """What holds at every moment."""
         assert self.central.count("sync_held") <= ROOM
+        (bytes_held,) = self.central.execute("SELECT coalesce(sum(length(document)), 0) FROM sync_held")
+        assert bytes_held[0] <= ROOM_BYTES
         there = self.central.rows("stock_line")
         waiting = {row[0] for row in self.site.execute("SELECT id FROM sync_outbox")}
         for row in self.site.rows("stock_line"):
@@ -62,6 +69,7 @@ class Crowd:
 def little_room() -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(held, "HELD_DOCUMENTS_PER_SITE", ROOM)
+        patch.setattr(held, "HELD_BYTES_PER_SITE", ROOM_BYTES)
         yield
 
 
@@ -117,6 +125,38 @@ def test_f28_an_answer_sorts_the_documents_of_a_frame(tmp_path: Path) -> None:
     crowd.central.route()
     crowd.make("session")
     assert dispositions(crowd.central, crowd.site) == {"bad 2": "HELD"}, "there is room again"
+
+
+def test_f28_bytes_are_bounded_as_well_as_documents(tmp_path: Path) -> None:
+    crowd = Crowd(tmp_path)
+    for step in ("large bad 0", "large bad 1", "good 0"):
+        crowd.make(step)
+    assert dispositions(crowd.central, crowd.site) == {"bad 0": "HELD", "bad 1": "DEFERRED", "good 0": "APPLIED"}
+    crowd.make("session")
+    crowd.make("bad 1")
+    assert dispositions(crowd.central, crowd.site) == {"bad 1": "HELD"}, "a small one has room"
+    crowd.make("large bad 1")
+    assert dispositions(crowd.central, crowd.site) == {"bad 1": "DEFERRED"}, "what grows needs room as well"
+    crowd.make("large bad 0")
+    assert dispositions(crowd.central, crowd.site) == {"bad 0": "HELD"}, "as large as what it replaces"
+    crowd.make("item m1")
+    crowd.central.route()
+    crowd.make("item m0")
+    crowd.central.route()
+    assert synchronise(crowd.central, crowd.site).in_agreement
+    assert crowd.site.rows("stock_line") == crowd.central.rows("stock_line")
+
+
+def test_f28_a_reference_of_any_length_is_held_in_bounds(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(held, "HELD_BYTES_PER_SITE", 1 << 20)
+        crowd = Crowd(tmp_path)
+        crowd.site.put_stock("bad 0", item="m" * 100_000)
+        assert dispositions(crowd.central, crowd.site) == {"bad 0": "HELD"}
+        ((sentence, waits),) = crowd.central.execute("SELECT length(sentence), length(waits_id) FROM sync_held")
+        assert sentence < 500 and waits <= 200
+        (noted,) = crowd.central.execute("SELECT max(length(acknowledgement)) FROM central_note")
+        assert noted[0] < 1_000
 
 
 @pytest.mark.parametrize("later", ["edited", "deleted"])

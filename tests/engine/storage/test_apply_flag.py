@@ -18,6 +18,7 @@ FLAGS = ("applying", "administering")
 EDIT = "UPDATE invoice SET comment = 'x' WHERE id = 'invoice-1-own'"
 _WORDS = frozenset(
     [
+        "as",
         "in",
         "values",
         "exists",

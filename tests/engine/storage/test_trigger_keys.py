@@ -146,13 +146,18 @@ def test_f03_nothing_moves_in_any_combination_of_settings(node: sqlite3.Connecti
     refusals_are_right(node, IN_FULL, EVERY_COMBINATION)
 
 
-BAD_IDS = ("NULL", "''", "x''", "x'61'", f"'{'a' * (ID_BYTES_MAX + 1)}'", f"'{'é' * (ID_BYTES_MAX // 2)}a'")
+NO_UTF_8 = ("ff", "61e9", "80", "c080", "eda080", "f4908080", "c3a9e2")
+BAD_IDS = (
+    *("NULL", "''", "x''", "x'61'", f"'{'a' * (ID_BYTES_MAX + 1)}'", f"'{'é' * (ID_BYTES_MAX // 2)}a'"),
+    *(f"CAST(x'{raw}' AS TEXT)" for raw in NO_UTF_8),
+)
 GOOD_IDS = {
     "'0190-a'": "0190-a",
     "7": "7",
     f"'{'a' * ID_BYTES_MAX}'": "a" * ID_BYTES_MAX,
     f"'{'é' * (ID_BYTES_MAX // 2)}'": "é" * (ID_BYTES_MAX // 2),
     "' '": " ",
+    "'\ufffd錠𝄞\x80'": "\ufffd錠𝄞\x80",
     "'a,\"b''c'": "a,\"b'c",
 }
 ROUTES = {
