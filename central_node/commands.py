@@ -52,7 +52,7 @@ async def initialise(directory: Path, name: str, grpc: str, web: str) -> None:
         make_certificates(directory, name)
         database = await open_database(directory / DATABASE_NAME, catalogue(), CENTRAL_TABLES, make=True)
         try:
-            await database.write(partial(found_central, name=name))
+            await database.write(partial(found_central, catalogue=catalogue(), name=name))
             await _route(database)
         finally:
             await database.close()
@@ -165,7 +165,7 @@ def check_name(name: str) -> None:
 
 
 async def _route(database: Database) -> None:
-    topology = await database.write(refresh_topology)
+    topology = await database.write(partial(refresh_topology, catalogue=catalogue()))
     work: Callable[..., Any] = route_own
     while True:
         taken, topology = await database.write(

@@ -72,7 +72,7 @@ class CentralNode:
         """Begins an era and the loop."""
         era = secrets.randbits(62) + 1
         await self.database.write(lambda connection: begin_era(connection, era))
-        self.topology = await self.database.write(refresh_topology)
+        self.topology = await self.database.write(partial(refresh_topology, catalogue=self.catalogue))
         self._tasks = [
             asyncio.create_task(self._forever(loop), name=f"central {loop.__name__}")
             for loop in (self._turn, self._look)

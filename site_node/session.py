@@ -134,7 +134,7 @@ class SiteSession:
             lineage_token=bytes.fromhex(meta.get("lineage_token", "")),
             protocol_version=PROTOCOL_VERSION,
             catalogue_hash=self._catalogue.hash,
-            tables=[table.name for table in self._catalogue],
+            tables=[table.name for table in self._catalogue.synchronised],
             era=int(meta.get("era", "0")),
             position_count=len(positions),
             positions_hash=positions_hash((p.scope, p.generation, p.position) for p in positions),

@@ -172,10 +172,10 @@ class Central(Node):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, CENTRAL_TABLES)
-        self.write(lambda c: found_central(c, "central"))
+        self.write(lambda c: found_central(c, catalogue(), "central"))
         self.write(lambda c: begin_era(c, secrets.randbits(62) + 1))
         self.write(self._fill)
-        self.topology = self.write(refresh_topology)
+        self.topology = self.write(lambda c: refresh_topology(c, catalogue()))
         self.sessions: dict[int, str] = {}
         self.cursors: dict[int, dict[str, Cursor]] = {}
         self.changes: dict[int, list[document_pb2.SubscriptionChange]] = {}
@@ -200,7 +200,7 @@ class Central(Node):
             enrol(connection, secret, secrets.token_hex(16), bytes(32), epoch, NOW)
             topology = read_topology(connection)
             assign_store(connection, catalogue(), topology, store, number, CopyType.COLLECTOR)
-            refresh_topology(connection)
+            refresh_topology(connection, catalogue())
 
         self.write(add)
         self.route()

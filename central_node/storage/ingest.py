@@ -24,7 +24,7 @@ from engine.catalogue.codec import Unreadable, codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
 from engine.errors import Code, sentence
 from engine.limits import ID_BYTES_MAX
-from engine.rules.authority import RIGHT_OF_KIND, Owner, Right, is_collected, judge, owner_of
+from engine.rules.authority import RIGHT_OF_KIND, RIGHTS_PER_STORE, Owner, is_collected, may_edit, owner_of
 from engine.rules.routing import scopes_of
 from engine.rules.topology import Topology
 from engine.rules.versions import NEVER, Term, Version
@@ -152,11 +152,12 @@ class Ingest:
             if row is None:
                 continue
             owner = owner_of(root, row)
-            if not is_collected(owner, self._topology):
+            if not is_collected(root, owner, self._topology):
                 says = f"{_name(document)} belongs to a store whose data this central node does not collect."
                 self._hold(document, Reason(Code.NOT_COLLECTED, says))
                 return None
-            verdict = judge(self._writer.site, root, owner, Term(version.term, version.term_id), self._topology)
+            term = Term(version.term, version.term_id)
+            verdict = may_edit(self._writer.site, root, owner, term, self._topology, stored is None)
             if verdict is not None:
                 self._hold(document, Reason(verdict.code, f"{_name(document)} was not applied. {verdict.says}"))
                 return None
@@ -295,9 +296,9 @@ class Ingest:
             self._hold(document, Reason(Code.DIVERGED, says))
             return None
         right = RIGHT_OF_KIND[root.kind]
-        if right is not Right.STORE:
+        if right not in RIGHTS_PER_STORE:
             term = Term(version.term, version.term_id)
-            verdict = judge(self._writer.site, root, Owner(right), term, self._topology)
+            verdict = may_edit(self._writer.site, root, Owner(right), term, self._topology)
             if verdict is not None:
                 self._hold(document, Reason(verdict.code, f"{_name(document)} was not deleted. {verdict.says}"))
                 return None

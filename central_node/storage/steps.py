@@ -30,7 +30,7 @@ from engine.rules.routing import scopes_of
 from engine.rules.topology import CENTRAL_SITE, Topology
 from engine.rules.versions import NEVER, Term, next_version
 from engine.session.frames import Link, unpack
-from engine.storage.configuration import CONFIGURATION_TABLES, read_topology, write_rights
+from engine.storage.configuration import TOPOLOGY_TABLES, read_topology, write_rights
 from engine.storage.feeds import Routed, publish, scopes_in_force
 from engine.storage.held import Reason, hold, let_go, wake, woken
 from engine.storage.outbox import Edited, Entry, Present, edited_documents, forget, orphans
@@ -249,8 +249,8 @@ def route_own(
     taken = Taken()
     if not edited:
         return taken, topology
-    if any(document.root.name in CONFIGURATION_TABLES for document in edited):
-        topology = refresh_topology(connection)
+    if any(document.root.name in TOPOLOGY_TABLES for document in edited):
+        topology = refresh_topology(connection, catalogue)
         connection.execute("UPDATE sync_held SET ready = 1 WHERE code = ?", (Code.NOT_COLLECTED,))
         edited += _copies_at_central(connection, catalogue, edited)
     writer = central_writer(connection)
@@ -339,9 +339,9 @@ def central_writer(connection: sqlite3.Connection) -> Writer:
     return Writer(CENTRAL_SITE, read_meta(connection)["epoch"])
 
 
-def refresh_topology(connection: sqlite3.Connection) -> Topology:
+def refresh_topology(connection: sqlite3.Connection, catalogue: Catalogue) -> Topology:
     """Reads the topology and makes the central's own rights follow it."""
     topology, meta = read_topology(connection), read_meta(connection)
     sync = Term(int(meta["sync_term"]), int(meta["sync_term_id"]))
-    write_rights(connection, CENTRAL_SITE, topology, {Owner(Right.SYNC): sync})
+    write_rights(connection, catalogue, CENTRAL_SITE, topology, {Owner(Right.SYNC): sync})
     return topology

@@ -25,7 +25,7 @@ class administering:  # noqa: N801 - a context manager that reads as a word
         self._connection.execute("UPDATE sync_flag SET administering = 0")
 
 
-def found_central(connection: sqlite3.Connection, name: str) -> None:
+def found_central(connection: sqlite3.Connection, catalogue: Catalogue, name: str) -> None:
     """Makes an empty database that of a central node which is also the primary."""
     write_meta(
         connection,
@@ -35,13 +35,13 @@ def found_central(connection: sqlite3.Connection, name: str) -> None:
         sync_term="1",
         sync_term_id=str(_random()),
     )
-    refresh_topology(connection)
+    refresh_topology(connection, catalogue)
     with administering(connection):
         connection.execute(
             "INSERT INTO site (id, name, is_primary, term, term_id) VALUES (?, ?, 1, 1, ?)",
             (str(CENTRAL_SITE), name, _random()),
         )
-    refresh_topology(connection)
+    refresh_topology(connection, catalogue)
 
 
 def add_site(connection: sqlite3.Connection, number: int, name: str) -> None:

@@ -22,6 +22,9 @@ class Kind(StrEnum):
     CENTRAL_STORE = "central_store"
     STORE = "store"
     SYNC = "sync"
+    PATIENT = "patient"
+    MESSAGE = "message"
+    LOCAL = "local"
 
 
 class ColumnType(Enum):
@@ -83,7 +86,7 @@ class Table:
     columns: tuple[Column, ...]
     message: type[Message]
     store_column: str = ""
-    """On root tables of the kinds about a store: the column that names the store."""
+    """On root tables of the kinds about a store: the column that names the store (options.proto says in which role)."""
     parent_column: str = ""
     """On members: the column that names the root record."""
     parent: str = ""
@@ -91,6 +94,19 @@ class Table:
     final_column: str = ""
     final_words: tuple[str, ...] = ()
     is_store_record: bool = False
+    is_dispensary_data: bool = False
+    follows_transactions: bool = False
+    can_be_centralised: bool = False
+    active_column: str = ""
+    """On central tables whose records are deactivated, not deleted, while they are in use."""
+    visibility_table: str = ""
+    receiving_store_column: str = ""
+    scope_family: str = ""
+
+    @property
+    def travels(self) -> bool:
+        """Whether its records are synchronised at all."""
+        return self.kind is not Kind.LOCAL
 
     @cached_property
     def column_names(self) -> tuple[str, ...]:
@@ -140,6 +156,11 @@ class Catalogue:
     def __iter__(self) -> Any:
         return iter(self.tables.values())
 
+    @cached_property
+    def synchronised(self) -> tuple[Table, ...]:
+        """The tables whose records travel: all but those of kind local."""
+        return tuple(table for table in self.tables.values() if table.travels)
+
     def root_of(self, table: Table) -> Table:
         """The table of the document's root: the table itself unless it holds members."""
         return self.tables[table.parent] if table.parent else table
@@ -157,6 +178,11 @@ class Catalogue:
                 found[table.parent] = (*found.get(table.parent, ()), table)
         return found
 
+    def visibility_of(self, subject: Table) -> tuple[Table, str]:
+        """The table that says in which stores a record of `subject` is visible, and its column for the record."""
+        visibility = self.tables[subject.visibility_table]
+        return visibility, next(column.name for column in visibility.references if column.refers_to == subject.name)
+
     def members_of(self, root: str) -> tuple[Table, ...]:
         """The tables whose records are members of documents of that root table."""
         return self._members.get(root, ())
@@ -173,7 +199,12 @@ def _told(table: Table) -> tuple[Any, ...]:
         (column.name, column.number, column.type.value, column.optional, sorted(column.words.items()), column.refers_to)
         for column in table.columns
     ]
-    return table.name, table.kind.value, table.store_column, table.parent_column, table.final_words, columns
+    rules = (
+        table.store_column, table.parent_column, table.final_words, table.is_store_record, table.is_dispensary_data,
+        table.follows_transactions, table.can_be_centralised, table.active_column, table.visibility_table,
+        table.receiving_store_column, table.scope_family,
+    )  # fmt: skip
+    return table.name, table.kind.value, rules, columns
 
 
 def in_dependency_order(tables: Iterable[Table]) -> dict[str, Table]:

@@ -2,7 +2,7 @@
 
 The owner of a record is named by (right, key); a node holds some of these rights, each with the term under which it
 holds it. A site's triggers read the rights it holds from the table `sync_authority`; the central proves each pushed
-document against the same function. Triggers stop mistakes, not malice.
+document against the same function, `may_edit`. Triggers stop mistakes, not malice.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,10 @@ class Right(StrEnum):
     CENTRAL = "central"
     STORE = "store"
     SYNC = "sync"
+    PATIENT = "patient"
+    MESSAGE = "message"
+    LOCAL = "local"
+    """Never given to anybody: it is what a record of kind local would need to leave its site."""
 
 
 RIGHT_OF_KIND: Mapping[Kind, Right] = {
@@ -28,11 +32,19 @@ RIGHT_OF_KIND: Mapping[Kind, Right] = {
     Kind.CENTRAL_STORE: Right.CENTRAL,
     Kind.STORE: Right.STORE,
     Kind.SYNC: Right.SYNC,
+    Kind.PATIENT: Right.PATIENT,
+    Kind.MESSAGE: Right.MESSAGE,
+    Kind.LOCAL: Right.LOCAL,
 }
+RIGHTS_PER_STORE = frozenset((Right.STORE, Right.PATIENT))
+"""The rights that name a store: they are held where that store is active, under the term of its active copy."""
+ANYBODY = Term(1, 1)
+"""The term of the right to write messages, which every node has."""
 
 
 class Owner(NamedTuple):
-    """Names the one right that covers a record: the key is the store's id for store data, else empty."""
+    """Names the one right that covers a record: the key is the store's id for store data, the home store's for patient
+    data, else empty."""
 
     right: Right
     key: str = ""
@@ -43,7 +55,11 @@ class Rule(StrEnum):
 
     CENTRAL_DATA_ON_PRIMARY = "central data are edited on the primary only"
     STORE_RECORD_ON_PRIMARY = "store records are edited on the primary only"
+    STORE_SETTINGS_ON_PRIMARY = "store preferences and visibility are edited on the primary only"
     STORE_DATA_WHERE_ACTIVE = "data of a store are edited only at the site where the store is active"
+    PATIENT_DATA_AT_HOME = "data of a patient or prescriber are edited only at the site where the home store is active"
+    MESSAGE_IS_SENT = "a message does not change once it was written; write another"
+    LOCAL_DATA_STAY = "local data never leave their site"
     CONFIGURATION_BY_COMMAND = "sites and copies of stores are changed with central-node commands only"
     ID_REQUIRED = "a record needs an id, a text of 1 to 200 bytes in UTF-8"
     ID_IMMUTABLE = "the id of a record cannot change; delete the record and insert another"
@@ -61,30 +77,40 @@ class Rule(StrEnum):
         return f"Packhorse: {self.value} (rule {self.name})."
 
 
-RULE_OF_KIND: Mapping[Kind, Rule] = {
+_RULE_OF_KIND: Mapping[Kind, Rule] = {
     Kind.CENTRAL: Rule.CENTRAL_DATA_ON_PRIMARY,
-    Kind.CENTRAL_STORE: Rule.STORE_RECORD_ON_PRIMARY,
+    Kind.CENTRAL_STORE: Rule.STORE_SETTINGS_ON_PRIMARY,
     Kind.STORE: Rule.STORE_DATA_WHERE_ACTIVE,
     Kind.SYNC: Rule.CONFIGURATION_BY_COMMAND,
+    Kind.PATIENT: Rule.PATIENT_DATA_AT_HOME,
+    Kind.MESSAGE: Rule.MESSAGE_IS_SENT,
+    Kind.LOCAL: Rule.LOCAL_DATA_STAY,
 }
+
+
+def rule_of(table: Table) -> Rule:
+    """The rule that says who may edit records of a table."""
+    return Rule.STORE_RECORD_ON_PRIMARY if table.is_store_record else _RULE_OF_KIND[table.kind]
 
 
 def owner_of(root: Table, row: Row) -> Owner:
     """The owner of the document whose root record is `row`."""
     right = RIGHT_OF_KIND[root.kind]
-    return Owner(right, str(root.value(row, root.store_column))) if right is Right.STORE else Owner(right)
+    return Owner(right, str(root.value(row, root.store_column))) if right in RIGHTS_PER_STORE else Owner(right)
 
 
 def rights_of(site: int, topology: Topology) -> dict[Owner, Term]:
     """Every right that a site holds now, with its term."""
     held: dict[Owner, Term] = {
-        Owner(Right.STORE, copy.store_id): copy.term
+        Owner(right, copy.store_id): copy.term
         for copy in topology.copies_at(site)
         if copy.type is CopyType.ACTIVE
+        for right in (Right.STORE, Right.PATIENT)
     }
-    primary = topology.primary
-    if primary is not None and primary.number == site:
-        held[Owner(Right.CENTRAL)] = primary.term
+    if topology.primary is not None and topology.is_primary(site):
+        held[Owner(Right.CENTRAL)] = topology.primary.term
+    if site in topology.sites:
+        held[Owner(Right.MESSAGE)] = ANYBODY
     return held
 
 
@@ -96,14 +122,24 @@ class Verdict(NamedTuple):
     says: str
 
 
-def judge(site: int, root: Table, owner: Owner, term: Term, topology: Topology) -> Verdict | None:
+def may_edit(
+    site: int, root: Table, owner: Owner, term: Term, topology: Topology, is_new: bool = True
+) -> Verdict | None:
     """Whether `site` may have made, under `term`, the edit of a document that `owner` covers. None: it may.
 
-    The rights of kind sync are the central's own and are never pushed by anybody.
+    The rights of kind sync are the central's own and are never pushed by anybody; nor are local data.
+
+    Args:
+        site: who edited.
+        root: the table of the document's root.
+        owner: see `owner_of`.
+        term: the one in force at the edit.
+        topology: as it is now.
+        is_new: the document is not stored yet.
     """
-    rule = RULE_OF_KIND[root.kind]
+    rule = rule_of(root)
     held = rights_of_owner(site, owner, topology)
-    if held is None:
+    if held is None or (root.kind is Kind.MESSAGE and not is_new):
         return Verdict(Code.NO_AUTHORITY, rule, f"Site {site} has no right to edit it: {rule.value}.")
     if term.counter < held.counter:
         return Verdict(Code.STALE_TERM, rule, f"It was edited under term {term.counter}; term {held.counter} is now.")
@@ -114,20 +150,24 @@ def judge(site: int, root: Table, owner: Owner, term: Term, topology: Topology) 
 
 def rights_of_owner(site: int, owner: Owner, topology: Topology) -> Term | None:
     """The term under which a site holds one right, or None. The same verdict as `rights_of`, without listing."""
-    if owner.right is Right.STORE:
+    if owner.right in RIGHTS_PER_STORE:
         copy = topology.copies.get((owner.key, site))
         return copy.term if copy is not None and copy.type is CopyType.ACTIVE else None
     if owner.right is Right.CENTRAL:
-        primary = topology.primary
-        return primary.term if primary is not None and primary.number == site else None
+        return topology.primary.term if topology.primary is not None and topology.is_primary(site) else None
+    if owner.right is Right.MESSAGE:
+        return ANYBODY if site in topology.sites else None
     return None
 
 
-def is_collected(owner: Owner, topology: Topology) -> bool:
-    """Whether the central takes the data that `owner` covers: not of a store of which it has a mere transfer copy.
+def is_collected(root: Table, owner: Owner, topology: Topology) -> bool:
+    """Whether the central takes a document: not store data of a store of which it has a mere transfer copy, and not
+    what a dispensary store leaves out.
 
     The same question decides at a site whether a change is pushed and at the central whether it is taken.
     """
     if owner.right is not Right.STORE:
         return True
+    if root.follows_transactions and topology.withholds_transactions(owner.key):
+        return False
     return topology.copy_type(owner.key, CENTRAL_SITE) in (CopyType.ACTIVE, CopyType.COLLECTOR)

@@ -63,7 +63,7 @@ def sweep_unknown_rows(connection: sqlite3.Connection, catalogue: Catalogue, now
     those whose ids no message can carry are only noted."""
     queued = 0
     note_undecodable(connection, catalogue, now)
-    for table in catalogue:
+    for table in catalogue.synchronised:
         rows = connection.execute(
             f"SELECT id FROM {table.name} WHERE NOT EXISTS (SELECT 1 FROM sync_record AS r WHERE"
             f" r.table_name = ? AND r.id = {table.name}.id AND r.deleted = 0) AND NOT EXISTS (SELECT 1 FROM sync_outbox"

@@ -17,8 +17,8 @@ from engine.storage.triggers import not_unicode
 from engine.storage.undecodable import pass_over_undecodable
 
 _COLLECTED = (
-    "(store_id = '' OR NOT EXISTS (SELECT 1 FROM sync_authority AS a"
-    " WHERE a.owner = 'store' AND a.key = sync_outbox.store_id AND a.pushes = 0))"
+    "(store_id = '' OR NOT EXISTS (SELECT 1 FROM sync_withheld AS h"
+    " WHERE h.store_id = sync_outbox.store_id AND h.root_table = sync_outbox.root_table))"
 )
 _NOT_BEHIND_THE_LANE = (
     "NOT EXISTS (SELECT 1 FROM sync_lane AS l WHERE l.peer = 1 AND l.frame = 0 AND l.root_id = sync_outbox.root_id"
@@ -166,8 +166,9 @@ def queue_again(connection: sqlite3.Connection, key: Key, root: Key, right: Owne
     connection.execute("UPDATE sync_counter SET last = last + 1")
     connection.execute(
         "INSERT INTO sync_outbox (table_name, id, root_table, root_id, store_id, token, queued_at, term, term_id)"
-        " SELECT ?, ?, ?, ?, a.key, c.last, c.last, a.term, a.term_id FROM sync_counter AS c, sync_authority AS a"
-        " WHERE a.owner = ? AND a.key = ? ON CONFLICT (table_name, id) DO UPDATE SET token = excluded.token",
+        " SELECT ?, ?, ?, ?, iif(a.owner = 'store', a.key, ''), c.last, c.last, a.term, a.term_id"
+        " FROM sync_counter AS c, sync_authority AS a WHERE a.owner = ? AND a.key = ?"
+        " ON CONFLICT (table_name, id) DO UPDATE SET token = excluded.token",
         (*key, *root, right.right.value, right.key),
     )
 

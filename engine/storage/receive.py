@@ -19,7 +19,7 @@ from engine.rules.authority import Owner, owner_of
 from engine.rules.versions import Version
 from engine.session.frames import from_wire
 from engine.storage.chain import last_number
-from engine.storage.configuration import CONFIGURATION_TABLES, read_rights, read_topology, write_rights
+from engine.storage.configuration import TOPOLOGY_TABLES, read_rights, read_topology, write_rights
 from engine.storage.digests import DigestLedger
 from engine.storage.held import hold_unreadable
 from engine.storage.outbox import queue_again
@@ -138,8 +138,8 @@ def apply_pull(
         "DELETE FROM sync_want WHERE table_name = ? AND id = ?", [(d.table, d.id) for d in body.wanted]
     )
     connection.executemany("INSERT OR IGNORE INTO sync_want VALUES (?, ?)", received.wants)
-    if CONFIGURATION_TABLES & {record.table.name for record in arrived} or body.subscriptions:
-        write_rights(connection, me.site, read_topology(connection))
+    if TOPOLOGY_TABLES & {record.table.name for record in arrived} or body.subscriptions:
+        write_rights(connection, catalogue, me.site, read_topology(connection))
     return received
 
 

@@ -33,11 +33,13 @@ CREATE TABLE sync_probe (one INTEGER PRIMARY KEY CHECK (one = 1), depth INTEGER 
 INSERT INTO sync_probe VALUES (1, 0);
 CREATE TABLE sync_counter (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL);
 INSERT INTO sync_counter VALUES (1, 0);
--- The rights that this node holds now, with their terms; pushes = 0: the central does not collect that store.
+-- The rights that this node holds now, with their terms.
 CREATE TABLE sync_authority (
     owner TEXT NOT NULL, key TEXT NOT NULL, term INTEGER NOT NULL, term_id INTEGER NOT NULL,
-    pushes INTEGER NOT NULL DEFAULT 1,
     PRIMARY KEY (owner, key)) WITHOUT ROWID;
+-- What the central does not collect of the stores that are active here: those documents wait in the outbox.
+CREATE TABLE sync_withheld (
+    store_id TEXT NOT NULL, root_table TEXT NOT NULL, PRIMARY KEY (store_id, root_table)) WITHOUT ROWID;
 -- Edits that the peer has not acknowledged: one row per record, whatever happened to it.
 CREATE TABLE sync_outbox (
     table_name TEXT NOT NULL, id TEXT NOT NULL, root_table TEXT NOT NULL, root_id TEXT NOT NULL,

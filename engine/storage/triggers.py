@@ -25,16 +25,16 @@ from collections.abc import Iterator
 
 from engine.catalogue.model import Catalogue, Column, ColumnType, Kind, Table
 from engine.limits import ID_BYTES_MAX
-from engine.rules.authority import RIGHT_OF_KIND, RULE_OF_KIND, Right, Rule
+from engine.rules.authority import RIGHT_OF_KIND, RIGHTS_PER_STORE, Right, Rule, rule_of
 
 _NOT_APPLYING = "(SELECT applying FROM sync_flag) = 0"
 _IS_REPLACING = "(SELECT is_replacing FROM sync_flag)"
 
 
 def triggers_of(catalogue: Catalogue) -> dict[str, str]:
-    """Trigger name -> CREATE TRIGGER statement, for every table."""
+    """Trigger name -> CREATE TRIGGER statement, for every table that is synchronised."""
     statements: dict[str, str] = {"sync_probe_again": _PROBE}
-    for table in catalogue:
+    for table in catalogue.synchronised:
         for name, timing, body in _triggers(catalogue, table):
             lines = "\n".join(f"  {statement};" for statement in body)
             full_name = f"sync_{table.name}_{name}"
@@ -65,9 +65,9 @@ def _refuse(rule: Rule, condition: str) -> str:
 
 
 def _store_of(catalogue: Catalogue, table: Table, row: str) -> str:
-    """SQL for the key of the right that covers a row: the store's id for store data, else the empty text."""
+    """SQL for the key of the right that covers a row: a store's id where the right is per store, else empty text."""
     root = catalogue.root_of(table)
-    if RIGHT_OF_KIND[root.kind] is not Right.STORE:
+    if RIGHT_OF_KIND[root.kind] not in RIGHTS_PER_STORE:
         return "''"
     if root is table:
         return f"{row}.{table.store_column}"
@@ -75,7 +75,7 @@ def _store_of(catalogue: Catalogue, table: Table, row: str) -> str:
 
 
 def _authority(catalogue: Catalogue, table: Table, row: str) -> str:
-    rule = RULE_OF_KIND[table.kind]
+    rule = rule_of(table)
     if table.kind is Kind.SYNC:
         return _refuse(rule, "(SELECT administering FROM sync_flag) = 0")
     right, key = RIGHT_OF_KIND[table.kind], _store_of(catalogue, table, row)
@@ -95,6 +95,8 @@ def _insert_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
         other = f"SELECT 1 FROM {table.name} WHERE id = NEW.id AND {column} IS NOT NEW.{column}"
         yield _refuse(rule, f"EXISTS ({other})")
     yield from _id_is_free(table)
+    if table.kind is Kind.MESSAGE:
+        yield _refuse(Rule.MESSAGE_IS_SENT, exists)
     if table.final_column:
         yield _refuse(Rule.FINALISE_LAST, f"{_is_final(table, 'NEW')} AND NOT {exists}")
         was_final = f"SELECT 1 FROM {table.name} WHERE id = NEW.id AND {_is_final(table, table.name)}"
@@ -119,13 +121,15 @@ def _id_is_free(table: Table) -> Iterator[str]:
         for known in ("sync_outbox", "sync_record"):
             used = f"SELECT 1 FROM {known} WHERE {this} AND root_id IS NOT NEW.{table.parent_column}"
             yield _refuse(Rule.ID_USED, f"EXISTS ({used})")
-    elif table.store_column and table.store_column != "id":
+    elif RIGHT_OF_KIND[table.kind] is Right.STORE:
         used = f"SELECT 1 FROM sync_outbox WHERE {this} AND store_id IS NOT NEW.{table.store_column}"
         yield _refuse(Rule.ID_USED, f"EXISTS ({used})")
 
 
 def _update_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
     yield _authority(catalogue, table, "OLD")
+    if table.kind is Kind.MESSAGE:
+        yield _refuse(Rule.MESSAGE_IS_SENT, "true")
     yield _refuse(Rule.ID_IMMUTABLE, "OLD.id IS NOT NEW.id")
     for rule, column in _routing_keys(table):
         yield _refuse(rule, f"OLD.{column} IS NOT NEW.{column}")
@@ -141,6 +145,8 @@ def _update_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
 
 def _delete_checks(catalogue: Catalogue, table: Table, has_members: bool) -> Iterator[str]:
     yield _authority(catalogue, table, "OLD")
+    if table.kind is Kind.MESSAGE:
+        yield _refuse(Rule.MESSAGE_IS_SENT, "true")
     if has_members:
         mark = f"replacing_table = '{table.name}' AND replacing_id = OLD.id"
         same_statement = "replacing_total + 1 = total_changes() AND replacing_changes = changes()"
@@ -191,10 +197,11 @@ def _capture(catalogue: Catalogue, table: Table, row: str) -> Iterator[str]:
     root = catalogue.root_of(table)
     root_id = f"{row}.{table.parent_column}" if table.parent else f"{row}.id"
     key = _store_of(catalogue, table, row)
+    store = "a.key" if RIGHT_OF_KIND[root.kind] is Right.STORE else "''"
     yield "UPDATE sync_counter SET last = last + 1"
     yield (
         "INSERT INTO sync_outbox (table_name, id, root_table, root_id, store_id, token, queued_at, term, term_id)\n"
-        f"    SELECT '{table.name}', {row}.id, '{root.name}', {root_id}, a.key, c.last, c.last, a.term, a.term_id\n"
+        f"    SELECT '{table.name}', {row}.id, '{root.name}', {root_id}, {store}, c.last, c.last, a.term, a.term_id\n"
         "    FROM sync_counter AS c, sync_authority AS a"
         f" WHERE a.owner = '{RIGHT_OF_KIND[table.kind]}' AND a.key = {key}\n"
         "    ON CONFLICT (table_name, id) DO UPDATE SET token = excluded.token,\n"

@@ -72,7 +72,7 @@ class World:
     async def found(self) -> None:
         """Makes every database and starts every node."""
         database = self._open(1)
-        await database.write(partial(found_central, name="central"))
+        await database.write(partial(found_central, catalogue=catalogue(), name="central"))
         await database.write(self._found_stores)
         for number in self.numbers:
             await self._enrol(database, number)
@@ -101,7 +101,7 @@ class World:
             assign_store(
                 connection, catalogue(), read_topology(connection), self.stores[number], number, CopyType.COLLECTOR
             )
-            refresh_topology(connection)
+            refresh_topology(connection, catalogue())
 
         await central.write(enrolled)
         site = self._open(number)

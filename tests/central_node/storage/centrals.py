@@ -42,7 +42,7 @@ def serving_central(path: Path) -> sqlite3.Connection:
     prepare(connection, catalogue(), CENTRAL_TABLES)
 
     def fill(_: sqlite3.Connection) -> None:
-        found_central(connection, "central")
+        found_central(connection, catalogue(), "central")
         connection.execute("INSERT INTO unit (id, name) VALUES ('unit-1', 'tablet')")
         connection.execute("INSERT INTO item (id, name, unit_id) VALUES ('item-1', 'amoxicillin', 'unit-1')")
         for site, store in STORE_OF.items():
@@ -71,7 +71,7 @@ def serving_central(path: Path) -> sqlite3.Connection:
 
 def settle(connection: sqlite3.Connection) -> None:
     """Routes what was edited at the central."""
-    while route_own(connection, catalogue(), refresh_topology(connection), NOW)[0].records:
+    while route_own(connection, catalogue(), refresh_topology(connection, catalogue()), NOW)[0].records:
         pass
 
 

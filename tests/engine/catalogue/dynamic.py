@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from packhorse.catalogue.v1 import options_pb2
 
-from engine.catalogue.descriptors import RECORD_FILES, catalogue_of
+from engine.catalogue.descriptors import catalogue_of, record_files
 from engine.catalogue.model import Catalogue
 
 Type = FieldDescriptorProto.Type
@@ -84,7 +84,7 @@ def changed_catalogue(
     """Our catalogue with fields added to every message, others removed, and values added to enums."""
     messages: list[DescriptorProto] = []
     enums: list[EnumDescriptorProto] = []
-    for file in RECORD_FILES:
+    for file in record_files():
         proto = FileDescriptorProto()
         file.CopyToProto(proto)
         messages += proto.message_type

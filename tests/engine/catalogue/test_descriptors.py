@@ -5,7 +5,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto,
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 from packhorse.catalogue.v1 import options_pb2
 
-from engine.catalogue.descriptors import RECORD_FILES, catalogue, catalogue_of
+from engine.catalogue.descriptors import catalogue, catalogue_of, record_files
 from engine.catalogue.model import ColumnType, Kind
 from tests.engine.catalogue.dynamic import ID, STORE, central, changed_catalogue, field, file_of, message
 
@@ -165,7 +165,7 @@ def test_kinds_are_those_of_the_contract(kind: Kind) -> None:
 
 
 def test_every_message_with_the_option_is_a_table() -> None:
-    messages = [message for file in RECORD_FILES for message in file.message_types_by_name.values()]
+    messages = [message for file in record_files() for message in file.message_types_by_name.values()]
     assert {message.full_name for message in messages} == {table.message.DESCRIPTOR.full_name for table in catalogue()}
 
 

@@ -11,16 +11,17 @@ from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import Kind, Row, RowValue, Table
 from engine.errors import Code
 from engine.rules.authority import (
+    ANYBODY,
     RIGHT_OF_KIND,
-    RULE_OF_KIND,
     Owner,
     Right,
     Rule,
     is_collected,
-    judge,
+    may_edit,
     owner_of,
     rights_of,
     rights_of_owner,
+    rule_of,
 )
 from engine.rules.routing import scopes_of, subscriptions_of
 from engine.rules.topology import Copy, CopyType, Site, Topology
@@ -52,14 +53,22 @@ def row_of(table: Table, **values: RowValue) -> Row:
     return tuple(values.get(column.name, column.default) for column in table.columns)
 
 
+MESSAGES = {Owner(Right.MESSAGE): ANYBODY}
+
+
+def active(name: str, term: Term) -> dict[Owner, Term]:
+    """The rights that an active copy gives."""
+    return {store(name): term, Owner(Right.PATIENT, name): term}
+
+
 RIGHTS: tuple[tuple[Topology, int, dict[Owner, Term]], ...] = (
-    (COUNTRY, 1, {CENTRAL: PRIMARY_TERM, store("depot"): Term(5, 55)}),
-    (COUNTRY, 2, {store("north"): Term(3, 33)}),
-    (COUNTRY, 3, {store("south"): Term(1, 11)}),
-    (COUNTRY, 4, {}),
+    (COUNTRY, 1, {CENTRAL: PRIMARY_TERM} | active("depot", Term(5, 55)) | MESSAGES),
+    (COUNTRY, 2, active("north", Term(3, 33)) | MESSAGES),
+    (COUNTRY, 3, active("south", Term(1, 11)) | MESSAGES),
+    (COUNTRY, 4, MESSAGES),
     (COUNTRY, 9, {}),
-    (MIRRORED, 1, {}),
-    (MIRRORED, 2, {CENTRAL: Term(4, 44)}),
+    (MIRRORED, 1, MESSAGES),
+    (MIRRORED, 2, {CENTRAL: Term(4, 44)} | MESSAGES),
     (NOBODY, 1, {}),
 )
 
@@ -99,15 +108,15 @@ VERDICTS: tuple[tuple[int, str, Owner, Term, Code | None], ...] = (
 @pytest.mark.parametrize(("site", "table", "owner", "term", "code"), VERDICTS)
 def test_verdicts(site: int, table: str, owner: Owner, term: Term, code: Code | None) -> None:
     root = catalogue()[table]
-    verdict = judge(site, root, owner, term, COUNTRY)
+    verdict = may_edit(site, root, owner, term, COUNTRY)
     assert (verdict.code if verdict else None) == code
     if verdict is not None:
-        assert verdict.rule is RULE_OF_KIND[root.kind]
+        assert verdict.rule is rule_of(root)
         assert verdict.says.endswith(".")
 
 
 def test_a_refusal_names_the_site_and_the_rule() -> None:
-    verdict = judge(3, catalogue()["invoice"], store("north"), Term(3, 33), COUNTRY)
+    verdict = may_edit(3, catalogue()["invoice"], store("north"), Term(3, 33), COUNTRY)
     assert verdict is not None
     assert "Site 3" in verdict.says
     assert Rule.STORE_DATA_WHERE_ACTIVE.value in verdict.says
@@ -128,7 +137,7 @@ owners = st.builds(Owner, st.just(Right.STORE), stores) | st.sampled_from([CENTR
 def test_the_judge_allows_exactly_what_rights_cover(topology: Topology, site: int, owner: Owner, term: Term) -> None:
     table = {Right.STORE: "invoice", Right.CENTRAL: "item", Right.SYNC: "site"}[owner.right]
     held = rights_of(site, topology).get(owner)
-    verdict = judge(site, catalogue()[table], owner, term, topology)
+    verdict = may_edit(site, catalogue()[table], owner, term, topology)
     assert rights_of_owner(site, owner, topology) == held
     assert (verdict is None) == (held is not None and term == held)
     assert (verdict is not None and verdict.code is Code.STALE_TERM) == (
@@ -143,7 +152,7 @@ def test_one_site_at_most_may_edit_where_copies_are_in_order(topology: Topology,
     sites = [replace(site, is_primary=site.number == 1) for site in topology.sites.values()]
     ordered = Topology.of(sites, copies.values())
     table = {Right.STORE: "invoice", Right.CENTRAL: "item", Right.SYNC: "site"}[owner.right]
-    allowed = [site for site in (1, 2, 3) if judge(site, catalogue()[table], owner, term, ordered) is None]
+    allowed = [site for site in (1, 2, 3) if may_edit(site, catalogue()[table], owner, term, ordered) is None]
     assert len(allowed) <= 1
 
 
@@ -198,9 +207,11 @@ def test_other_records_about_a_store_are_its_configuration() -> None:
 
 SUBSCRIPTIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (1, ()),
-    (2, ("site/2", "central", "store-record/north", "store-record/south", "store/north")),
+    (2, ("site/2", "central", "store-record/north", "store-record/south", "store-config/north", "store/north",
+         "patients/north", "prescribers/north", "messages/north")),
     (3, ("site/3", "central", "store-record/closed", "store-record/depot", "store-record/north", "store-record/south",
-         "store/closed", "store/north", "store/south")),
+         "store-config/south", "store/closed", "store/north", "store/south", "patients/closed", "patients/north",
+         "patients/south", "prescribers/closed", "prescribers/north", "prescribers/south", "messages/south")),
     (4, ("site/4", "central")),
     (9, ()),
 )  # fmt: skip
@@ -224,7 +235,8 @@ COLLECTED = (
 
 @pytest.mark.parametrize(("owner", "collected"), COLLECTED)
 def test_what_the_central_takes(owner: Owner, collected: bool) -> None:
-    assert is_collected(owner, COUNTRY) == collected
+    root = catalogue()["invoice" if owner.right is Right.STORE else "item"]
+    assert is_collected(root, owner, COUNTRY) == collected
 
 
 @given(topology=topologies, site=st.integers(2, 3))
@@ -236,7 +248,8 @@ def test_a_site_receives_the_store_data_that_it_may_edit(topology: Topology, sit
 
 
 def test_every_kind_has_a_right_and_a_rule() -> None:
-    assert set(RIGHT_OF_KIND) == set(RULE_OF_KIND) == set(Kind)
+    assert set(RIGHT_OF_KIND) == set(Kind)
+    assert {rule_of(table).value for table in catalogue()}
     for rule in Rule:
         assert rule.name in rule.text
         assert rule.value in rule.text

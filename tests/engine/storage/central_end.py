@@ -59,7 +59,7 @@ class CentralEnd(Node):
         self.era += 1
         era = self.era
         self.write(lambda c: begin_era(c, era))
-        self.write(refresh_topology)
+        self.write(lambda c: refresh_topology(c, catalogue()))
 
     def restart(self) -> None:
         """See Node."""
@@ -111,7 +111,9 @@ class CentralEnd(Node):
         """Gives a site a copy of a store; NONE takes it away."""
         delete = f"DELETE FROM store_copy WHERE id = '{store}@{site}'"
         counter, random = term or Term()
-        insert = f"INSERT INTO store_copy VALUES ('{store}@{site}', '{store}', {site}, '{kind}', {counter}, {random})"
+        insert = (
+            f"INSERT INTO store_copy VALUES ('{store}@{site}', '{store}', {site}, '{kind}', {counter}, {random}, 0)"
+        )
         update = f"ON CONFLICT (id) DO UPDATE SET type = '{kind}', term = {counter}, term_id = {random}"
         self.administer(delete if kind is CopyType.NONE else f"{insert} {update}")
 

@@ -148,7 +148,7 @@ def _found_site(connection: sqlite3.Connection, number: int) -> None:
 
 
 def _found_central_data(connection: sqlite3.Connection) -> None:
-    found_central(connection, "central")
+    found_central(connection, catalogue(), "central")
     connection.execute("INSERT INTO unit (id, name) VALUES ('each', 'each')")
     connection.execute("INSERT INTO name (id, name) VALUES ('name', 'name')")
     for item in ("item-1", "item-2"):
@@ -162,7 +162,7 @@ def _found_central_data(connection: sqlite3.Connection) -> None:
         enrol(connection, secret, f"installation-{number}", bytes(32), bytes([number] * 16), NOW)
         add_site(connection, number, f"site {number}")
     for number in (1, *SITES):
-        refresh_topology(connection)
+        refresh_topology(connection, catalogue())
         topology = read_topology(connection)
         assign_store(connection, catalogue(), topology, f"store-{number}", number, CopyType.COLLECTOR)
-    refresh_topology(connection)
+    refresh_topology(connection, catalogue())

@@ -74,7 +74,7 @@ def site_database(path: Path) -> sqlite3.Connection:
                     connection, "store_copy", id=f"{copy.store_id}@{copy.site}", store_id=copy.store_id,
                     site=copy.site, type=copy.type.value, term=copy.term.counter, term_id=copy.term.random,
                 )  # fmt: skip
-        write_rights(connection, HERE, topology)
+        write_rights(connection, catalogue(), HERE, topology)
         connection.execute("UPDATE sync_counter SET last = 100")
 
     transact(connection, fill)
@@ -87,16 +87,16 @@ def central_database(path: Path) -> sqlite3.Connection:
     prepare(connection, catalogue(), CENTRAL_TABLES)
 
     def fill(_: sqlite3.Connection) -> None:
-        found_central(connection, "central")
+        found_central(connection, catalogue(), "central")
         with applying(connection):
             _insert_central_data(connection)
             _insert_store_data(connection)
         add_site(connection, HERE, "here")
         for store, site in (("own", CENTRAL_SITE), ("second", CENTRAL_SITE), ("far", HERE)):
-            refresh_topology(connection)
+            refresh_topology(connection, catalogue())
             topology = read_topology(connection)
             assign_store(connection, catalogue(), topology, store, site, CopyType.COLLECTOR)
-        refresh_topology(connection)
+        refresh_topology(connection, catalogue())
         connection.execute("DELETE FROM sync_outbox")
 
     transact(connection, fill)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from engine.catalogue.descriptors import catalogue
-from engine.rules.authority import RULE_OF_KIND, Rule
+from engine.rules.authority import Rule, rule_of
 from engine.storage.records import Key
 from tests.engine.storage.nodes import (
     Contents,
@@ -45,7 +45,7 @@ class Target(NamedTuple):
 
     @property
     def rule(self) -> Rule | None:
-        return None if self.allowed else RULE_OF_KIND[catalogue()[self.key[0]].kind]
+        return None if self.allowed else rule_of(catalogue()[self.key[0]])
 
     def __str__(self) -> str:
         return f"{self.node}:{self.key[0]}:{self.key[1]}"

@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$packhorse/catalogue/v1/options.proto\x12\x16packhorse.catalogue.v1\x1a google/protobuf/descriptor.proto\"*\n\tFinalWhen\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\r\n\x05words\x18\x02 \x03(\t\"\xc5\x01\n\x0cTableOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.packhorse.catalogue.v1.Kind\x12\x14\n\x0cstore_column\x18\x03 \x01(\t\x12\x15\n\rparent_column\x18\x04 \x01(\t\x12\x35\n\nfinal_when\x18\x05 \x01(\x0b\x32!.packhorse.catalogue.v1.FinalWhen\x12\x17\n\x0fis_store_record\x18\x06 \x01(\x08\"d\n\rColumnOptions\x12.\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1e.packhorse.catalogue.v1.Format\x12\x11\n\trefers_to\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08*e\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_CENTRAL\x10\x01\x12\x16\n\x12KIND_CENTRAL_STORE\x10\x02\x12\x0e\n\nKIND_STORE\x10\x03\x12\r\n\tKIND_SYNC\x10\x04*V\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46ORMAT_DECIMAL\x10\x01\x12\x0f\n\x0b\x46ORMAT_DATE\x10\x02\x12\x0f\n\x0b\x46ORMAT_TIME\x10\x03:V\n\x05table\x12\x1f.google.protobuf.MessageOptions\x18\xb4\x87\x03 \x01(\x0b\x32$.packhorse.catalogue.v1.TableOptions:V\n\x06\x63olumn\x12\x1d.google.protobuf.FieldOptions\x18\xb5\x87\x03 \x01(\x0b\x32%.packhorse.catalogue.v1.ColumnOptionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$packhorse/catalogue/v1/options.proto\x12\x16packhorse.catalogue.v1\x1a google/protobuf/descriptor.proto\"*\n\tFinalWhen\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\r\n\x05words\x18\x02 \x03(\t\"\x82\x03\n\x0cTableOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.packhorse.catalogue.v1.Kind\x12\x14\n\x0cstore_column\x18\x03 \x01(\t\x12\x15\n\rparent_column\x18\x04 \x01(\t\x12\x35\n\nfinal_when\x18\x05 \x01(\x0b\x32!.packhorse.catalogue.v1.FinalWhen\x12\x17\n\x0fis_store_record\x18\x06 \x01(\x08\x12\x1a\n\x12is_dispensary_data\x18\x07 \x01(\x08\x12\x1c\n\x14\x66ollows_transactions\x18\x08 \x01(\x08\x12\x1a\n\x12\x63\x61n_be_centralised\x18\t \x01(\x08\x12\x15\n\ractive_column\x18\n \x01(\t\x12\x18\n\x10visibility_table\x18\x0b \x01(\t\x12\x1e\n\x16receiving_store_column\x18\x0c \x01(\t\x12\x14\n\x0cscope_family\x18\r \x01(\t\"d\n\rColumnOptions\x12.\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1e.packhorse.catalogue.v1.Format\x12\x11\n\trefers_to\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08*\x99\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_CENTRAL\x10\x01\x12\x16\n\x12KIND_CENTRAL_STORE\x10\x02\x12\x0e\n\nKIND_STORE\x10\x03\x12\r\n\tKIND_SYNC\x10\x04\x12\x10\n\x0cKIND_PATIENT\x10\x05\x12\x10\n\x0cKIND_MESSAGE\x10\x06\x12\x0e\n\nKIND_LOCAL\x10\x07*V\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46ORMAT_DECIMAL\x10\x01\x12\x0f\n\x0b\x46ORMAT_DATE\x10\x02\x12\x0f\n\x0b\x46ORMAT_TIME\x10\x03:V\n\x05table\x12\x1f.google.protobuf.MessageOptions\x18\xb4\x87\x03 \x01(\x0b\x32$.packhorse.catalogue.v1.TableOptions:V\n\x06\x63olumn\x12\x1d.google.protobuf.FieldOptions\x18\xb5\x87\x03 \x01(\x0b\x32%.packhorse.catalogue.v1.ColumnOptionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'packhorse.catalogue.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KIND']._serialized_start=444
-  _globals['_KIND']._serialized_end=545
-  _globals['_FORMAT']._serialized_start=547
-  _globals['_FORMAT']._serialized_end=633
+  _globals['_KIND']._serialized_start=634
+  _globals['_KIND']._serialized_end=787
+  _globals['_FORMAT']._serialized_start=789
+  _globals['_FORMAT']._serialized_end=875
   _globals['_FINALWHEN']._serialized_start=98
   _globals['_FINALWHEN']._serialized_end=140
   _globals['_TABLEOPTIONS']._serialized_start=143
-  _globals['_TABLEOPTIONS']._serialized_end=340
-  _globals['_COLUMNOPTIONS']._serialized_start=342
-  _globals['_COLUMNOPTIONS']._serialized_end=442
+  _globals['_TABLEOPTIONS']._serialized_end=529
+  _globals['_COLUMNOPTIONS']._serialized_start=531
+  _globals['_COLUMNOPTIONS']._serialized_end=631
 # @@protoc_insertion_point(module_scope)

@@ -42,6 +42,14 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     """Edited where the store is active only; goes to every site with an active or collector copy of the store."""
     KIND_SYNC: _Kind.ValueType  # 4
     """Changed on the central node by its own commands only; goes to the sites that it configures."""
+    KIND_PATIENT: _Kind.ValueType  # 5
+    """Edited where the home store is active only; goes to the primary and to every site with an active or collector copy
+    of a store in which it is visible.
+    """
+    KIND_MESSAGE: _Kind.ValueType  # 6
+    """Written once, anywhere; goes to the sites where the sending and the receiving store are active."""
+    KIND_LOCAL: _Kind.ValueType  # 7
+    """Edited anywhere; goes nowhere."""
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
     """Who owns the records of a table and who receives them (specification, "Data types")."""
@@ -56,6 +64,14 @@ KIND_STORE: Kind.ValueType  # 3
 """Edited where the store is active only; goes to every site with an active or collector copy of the store."""
 KIND_SYNC: Kind.ValueType  # 4
 """Changed on the central node by its own commands only; goes to the sites that it configures."""
+KIND_PATIENT: Kind.ValueType  # 5
+"""Edited where the home store is active only; goes to the primary and to every site with an active or collector copy
+of a store in which it is visible.
+"""
+KIND_MESSAGE: Kind.ValueType  # 6
+"""Written once, anywhere; goes to the sites where the sending and the receiving store are active."""
+KIND_LOCAL: Kind.ValueType  # 7
+"""Edited anywhere; goes nowhere."""
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 class _Format:
@@ -126,16 +142,44 @@ class TableOptions(_message.Message):
     PARENT_COLUMN_FIELD_NUMBER: _builtins.int
     FINAL_WHEN_FIELD_NUMBER: _builtins.int
     IS_STORE_RECORD_FIELD_NUMBER: _builtins.int
+    IS_DISPENSARY_DATA_FIELD_NUMBER: _builtins.int
+    FOLLOWS_TRANSACTIONS_FIELD_NUMBER: _builtins.int
+    CAN_BE_CENTRALISED_FIELD_NUMBER: _builtins.int
+    ACTIVE_COLUMN_FIELD_NUMBER: _builtins.int
+    VISIBILITY_TABLE_FIELD_NUMBER: _builtins.int
+    RECEIVING_STORE_COLUMN_FIELD_NUMBER: _builtins.int
+    SCOPE_FAMILY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the SQL table, snake_case. Required and unique."""
     kind: Global___Kind.ValueType
     """Who owns and who receives it. Members of a document have the kind of their root."""
     store_column: _builtins.str
-    """The column that names the store a record belongs to. Required for the root tables of the kinds about a store."""
+    """The column that names the store a record belongs to: the owner of store data, the store that a record of kind
+    central store is about, the home store of patient data, the sending store of a message. Required for the root tables
+    of these kinds.
+    """
     parent_column: _builtins.str
     """The column that names the root record of the document this record is a member of. Empty: the record is a root."""
     is_store_record: _builtins.bool
     """True for the store record itself: it goes to every site where the store's copy is not none."""
+    is_dispensary_data: _builtins.bool
+    """True: central data for dispensaries, which go only to sites with at least one active dispensary store."""
+    follows_transactions: _builtins.bool
+    """True: of a store that is a dispensary, synchronised only while "include transactions in sync" is on. Store data only."""
+    can_be_centralised: _builtins.bool
+    """True: under centralised procurement or payments the primary enters it for any store. Store data only."""
+    active_column: _builtins.str
+    """The boolean column that says whether a record is still to be used. A record of such a table that is in use is
+    deactivated instead of deleted. Empty: records are deleted. Central data only.
+    """
+    visibility_table: _builtins.str
+    """The table whose records say in which stores a record of this one is visible: of kind central store, with a reference
+    to this table. Empty: visibility is not recorded.
+    """
+    receiving_store_column: _builtins.str
+    """The column that names the receiving store of a message; it may be empty in a record. Required for kind message."""
+    scope_family: _builtins.str
+    """First part of the scopes that a root table of kind patient is in, e.g. "patients" for `patients/S`. Required there."""
     @_builtins.property
     def final_when(self) -> Global___FinalWhen:
         """Set on the root tables whose documents become final."""
@@ -149,10 +193,17 @@ class TableOptions(_message.Message):
         parent_column: _builtins.str = ...,
         final_when: Global___FinalWhen | None = ...,
         is_store_record: _builtins.bool = ...,
+        is_dispensary_data: _builtins.bool = ...,
+        follows_transactions: _builtins.bool = ...,
+        can_be_centralised: _builtins.bool = ...,
+        active_column: _builtins.str = ...,
+        visibility_table: _builtins.str = ...,
+        receiving_store_column: _builtins.str = ...,
+        scope_family: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["final_when", b"final_when"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["final_when", b"final_when", "is_store_record", b"is_store_record", "kind", b"kind", "name", b"name", "parent_column", b"parent_column", "store_column", b"store_column"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_column", b"active_column", "can_be_centralised", b"can_be_centralised", "final_when", b"final_when", "follows_transactions", b"follows_transactions", "is_dispensary_data", b"is_dispensary_data", "is_store_record", b"is_store_record", "kind", b"kind", "name", b"name", "parent_column", b"parent_column", "receiving_store_column", b"receiving_store_column", "scope_family", b"scope_family", "store_column", b"store_column", "visibility_table", b"visibility_table"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from packhorse.catalogue.v1 import options_pb2 as packhorse_dot_catalogue_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(packhorse/records/v1/configuration.proto\x12\x14packhorse.records.v1\x1a$packhorse/catalogue/v1/options.proto\"a\n\x04Site\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nis_primary\x18\x03 \x01(\x08\x12\x0c\n\x04term\x18\x04 \x01(\r\x12\x0f\n\x07term_id\x18\x05 \x01(\x04:\x0c\xa2\xbb\x18\x08\n\x04site\x10\x04\"\xa7\x01\n\tStoreCopy\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x08store_id\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x12\x05store\x18\x01\x12\x0c\n\x04site\x18\x03 \x01(\r\x12,\n\x04type\x18\x04 \x01(\x0e\x32\x1e.packhorse.records.v1.CopyType\x12\x0c\n\x04term\x18\x05 \x01(\r\x12\x0f\n\x07term_id\x18\x06 \x01(\x04:\x12\xa2\xbb\x18\x0e\n\nstore_copy\x10\x04*l\n\x08\x43opyType\x12\x19\n\x15\x43OPY_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OPY_TYPE_ACTIVE\x10\x01\x12\x17\n\x13\x43OPY_TYPE_COLLECTOR\x10\x02\x12\x16\n\x12\x43OPY_TYPE_TRANSFER\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(packhorse/records/v1/configuration.proto\x12\x14packhorse.records.v1\x1a$packhorse/catalogue/v1/options.proto\"a\n\x04Site\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nis_primary\x18\x03 \x01(\x08\x12\x0c\n\x04term\x18\x04 \x01(\r\x12\x0f\n\x07term_id\x18\x05 \x01(\x04:\x0c\xa2\xbb\x18\x08\n\x04site\x10\x04\"\xc6\x01\n\tStoreCopy\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x08store_id\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x12\x05store\x18\x01\x12\x0c\n\x04site\x18\x03 \x01(\r\x12,\n\x04type\x18\x04 \x01(\x0e\x32\x1e.packhorse.records.v1.CopyType\x12\x0c\n\x04term\x18\x05 \x01(\r\x12\x0f\n\x07term_id\x18\x06 \x01(\x04\x12\x1d\n\x15\x65xcludes_transactions\x18\x07 \x01(\x08:\x12\xa2\xbb\x18\x0e\n\nstore_copy\x10\x04*l\n\x08\x43opyType\x12\x19\n\x15\x43OPY_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OPY_TYPE_ACTIVE\x10\x01\x12\x17\n\x13\x43OPY_TYPE_COLLECTOR\x10\x02\x12\x16\n\x12\x43OPY_TYPE_TRANSFER\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STORECOPY'].fields_by_name['store_id']._serialized_options = b'\252\273\030\t\022\005store\030\001'
   _globals['_STORECOPY']._loaded_options = None
   _globals['_STORECOPY']._serialized_options = b'\242\273\030\016\n\nstore_copy\020\004'
-  _globals['_COPYTYPE']._serialized_start=373
-  _globals['_COPYTYPE']._serialized_end=481
+  _globals['_COPYTYPE']._serialized_start=404
+  _globals['_COPYTYPE']._serialized_end=512
   _globals['_SITE']._serialized_start=104
   _globals['_SITE']._serialized_end=201
   _globals['_STORECOPY']._serialized_start=204
-  _globals['_STORECOPY']._serialized_end=371
+  _globals['_STORECOPY']._serialized_end=402
 # @@protoc_insertion_point(module_scope)

@@ -97,6 +97,7 @@ class StoreCopy(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
     TERM_ID_FIELD_NUMBER: _builtins.int
+    EXCLUDES_TRANSACTIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"<store id>@<site number>". Required."""
     store_id: _builtins.str
@@ -111,6 +112,8 @@ class StoreCopy(_message.Message):
     """
     term_id: _builtins.int
     """Random part of that term, below 2^63. Zero where the copy is not active."""
+    excludes_transactions: _builtins.bool
+    """True: "include transactions in sync" is off. Of the active copy of a dispensary store only; without effect elsewhere."""
     def __init__(
         self,
         *,
@@ -120,10 +123,11 @@ class StoreCopy(_message.Message):
         type: Global___CopyType.ValueType = ...,
         term: _builtins.int = ...,
         term_id: _builtins.int = ...,
+        excludes_transactions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "site", b"site", "store_id", b"store_id", "term", b"term", "term_id", b"term_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["excludes_transactions", b"excludes_transactions", "id", b"id", "site", b"site", "store_id", b"store_id", "term", b"term", "term_id", b"term_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
