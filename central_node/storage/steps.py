@@ -246,6 +246,7 @@ def route_own(
 ) -> tuple[Taken, Topology]:
     """Gives versions and feed positions to what was edited at the central itself; returns the topology after it."""
     edited = edited_documents(connection, catalogue, ROUTE_RECORDS)
+    edited.sort(key=lambda document: (catalogue.order[document.root.name], document.queued_at))
     taken = Taken()
     if not edited:
         return taken, topology

@@ -65,8 +65,8 @@ def has_pushable(connection: sqlite3.Connection) -> bool:
 
 
 def edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, records: int) -> list[Edited]:
-    """The documents edited first, with about that many records; each with all its changes, in dependency order. Changes
-    of records whose ids no message can carry are passed over."""
+    """The documents edited first, in that order, with about that many records; each with all its changes. Changes of
+    records whose ids no message can carry are passed over."""
     try:
         return _edited_documents(connection, catalogue, records)
     except sqlite3.OperationalError:
@@ -94,7 +94,7 @@ def _edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, reco
                 (root_table, root_id),
             ).fetchall()
         documents.append(_edited(catalogue[root_table], root_id, every))
-    return sorted(documents, key=lambda document: (catalogue.order[document.root.name], document.queued_at))
+    return documents
 
 
 def every_change(connection: sqlite3.Connection, document: Edited) -> Edited:

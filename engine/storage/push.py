@@ -98,7 +98,8 @@ def _cut_documents(
         records, size = records + len(cut.changes), size + cut.message.ByteSize()
         if records >= limits[0] or size >= limits[1]:
             break
-    return cuts
+    # What was edited first goes first; within a frame a document comes after those that it may require.
+    return sorted(cuts, key=lambda cut: (catalogue.order[cut.edited.root.name], cut.edited.queued_at))
 
 
 def _cut(

@@ -29,7 +29,7 @@ def note_undecodable(connection: sqlite3.Connection, catalogue: Catalogue, now: 
     """Tells a person which tables have rows that cannot leave this node, one note a table, and takes back the notes of
     those that have none any more."""
     site = int(read_meta(connection)["site"])
-    for table in catalogue:
+    for table in catalogue.synchronised:
         query = f"SELECT count(*), min(hex(id)) FROM {table.name} WHERE {undecodable(table)}"
         count, first = connection.execute(query).fetchone()
         let_go(connection, [(table.name, "")], site)

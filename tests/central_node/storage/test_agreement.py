@@ -212,7 +212,8 @@ def test_f25_digests_of_two_states_are_not_compared(story: Story, quoted: str, b
         told.last_frame += by
     for feed in told.feeds:
         feed.generation += by * (quoted == "generation")
-        feed.position += by * (quoted == "position")
+        if feed.position:  # an empty feed stands at 0
+            feed.position += by * (quoted == "position")
     found = story.site.compare(told)
     assert not found.comparable and not found.differing
     assert not story.site.report(told).in_agreement

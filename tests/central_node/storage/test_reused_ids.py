@@ -22,7 +22,7 @@ def two_stores_and_a_reader(folder: Path, reads_both: bool) -> tuple[Central, Si
     central.execute(f"INSERT INTO store (id, name, name_id, mode) VALUES ('{SECOND}', 'x', 'name', 'store')")
     central.route()
     central.write(lambda c: assign_store(c, catalogue(), read_topology(c), SECOND, writer.number, CopyType.COLLECTOR))
-    central.topology = central.write(refresh_topology)
+    central.topology = central.write(lambda c: refresh_topology(c, catalogue()))
     central.route()
     for store in (writer.store, SECOND)[: 1 + reads_both]:
         central.collect(store, reader)
