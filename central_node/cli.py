@@ -21,6 +21,7 @@ from engine.command_line import (
     show_json,
 )
 from engine.errors import PackhorseError
+from engine.reporting import count_in_words
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -188,5 +189,11 @@ def _show_sites(sites: object) -> None:
     for column in columns:
         table.add_column(column.replace("_", " "))
     for row in sites:  # type: ignore[attr-defined]
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+        table.add_row(*(_cell(row, column) for column in columns))
     Console().print(table)
+
+
+def _cell(row: dict[str, object], column: str) -> str:
+    if f"{column}_capped" in row:
+        return count_in_words(row, column)
+    return "" if row[column] is None else str(row[column])

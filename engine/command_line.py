@@ -20,6 +20,7 @@ import structlog
 from engine.catalogue.descriptors import catalogue
 from engine.directory import DirectoryLock
 from engine.errors import Code, PackhorseError, Refused
+from engine.reporting import count_in_words
 from engine.rpc import local_channel
 from engine.storage.csv_import import ImportPlan, read_import
 
@@ -103,8 +104,9 @@ def show_fields(result: Mapping[str, Any]) -> None:
     """Prints a result for a person, a line per field; lists and objects are left to the caller."""
     width = max((len(name) for name in result), default=0)
     for name, value in result.items():
-        if not isinstance(value, list | dict):
-            click.echo(f"{name.replace('_', ' '):<{width}}  {_told(value)}")
+        if not isinstance(value, list | dict) and not name.endswith(("_capped", "_estimated")):
+            told = count_in_words(result, name) if f"{name}_capped" in result else ""
+            click.echo(f"{name.replace('_', ' '):<{width}}  {told or _told(value)}")
 
 
 def _told(value: Any) -> str:

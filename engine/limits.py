@@ -48,7 +48,7 @@ RETRY_SECONDS_FIRST = 0.5
 """Start of the exponential wait between sessions that moved nothing."""
 RETRY_SECONDS_MAX = 60.0
 """End of that exponential wait."""
-BUSY_MILLISECONDS = 1_000, 900_000
+BUSY_SECONDS = 1.0, 900.0
 """Bounds of a retry-after."""
 WRITE_LOCK_SECONDS = 5.0
 """How long a transaction waits for another program's write lock."""

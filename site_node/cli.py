@@ -26,6 +26,7 @@ from engine.command_line import (
     through_daemon_or_directly,
 )
 from engine.errors import PackhorseError
+from engine.reporting import progress_in_words
 from engine.rpc import local_channel
 
 
@@ -154,7 +155,7 @@ def _progress(as_json: bool) -> Iterator[local_channel.Progress]:
         yield lambda _phase, _remaining: None
         return
     with console.status("connecting") as shown:
-        yield lambda phase, left: shown.update(phase if left is None else f"{phase}, about {left} records to come")
+        yield lambda phase, left: shown.update(progress_in_words(phase, left))
 
 
 def _end_of_sync(result: dict[str, Any], as_json: bool) -> None:

@@ -35,7 +35,7 @@ from engine.limits import (
 from engine.rpc.local_channel import Progress
 from engine.rpc.trace import open_trace
 from engine.session.machine import Event, Message
-from engine.session.pace import Pace
+from engine.session.pace import Pace, spread_retry
 from engine.storage.database import Database
 from engine.storage.integrity import sweep_rows, sweep_unknown_rows
 from engine.storage.outbox import has_pushable
@@ -78,7 +78,8 @@ class ReconnectWait(wait_base):
             return usual
         if not failed.error.advice.retry:
             return RETRY_SECONDS_MAX
-        return max(usual, failed.error.retry_after_seconds or 0.0)
+        asked = failed.error.retry_after_seconds
+        return max(usual, spread_retry(asked, random.random())) if asked else usual  # noqa: S311 - as below
 
 
 class Stream(Protocol):

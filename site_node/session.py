@@ -1,6 +1,7 @@
 """A site's session: performs what the state machine asks for, on the site's database."""
 
 import asyncio
+import random
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ from engine.rules.topology import CENTRAL_SITE
 from engine.session.frames import Link, unpack
 from engine.session.lane import LaneState
 from engine.session.machine import Action, Event, Message
-from engine.session.pace import Pace
+from engine.session.pace import Pace, spread_retry
 from engine.session.site_machine import Loaded, PullStored, SiteMachine, Stored, Wanted
 from engine.storage.chain import (
     close_lane,
@@ -304,5 +305,5 @@ class SiteSession:
         timer.add_done_callback(self._timers.discard)
 
     async def _wait(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(spread_retry(seconds, random.random()))  # noqa: S311 - spreads sites, keeps no secret
         self.post(Event("waited"))

@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.errors import PackhorseError
 from engine.limits import CLOCK_WARNING_SECONDS, COUNT_CAP
-from engine.reporting import capped, instant
+from engine.reporting import capped, estimated, instant
 from engine.rules.topology import CENTRAL_SITE
 from engine.storage.held import held_count, held_list
 from engine.storage.pages import count_beyond
@@ -36,7 +36,7 @@ def _site(connection: sqlite3.Connection, row: tuple[Any, ...], connected: bool,
         "enrolled": bool(row[2]),
         "connected": connected,
         **capped("waiting_to_push", row[6]),
-        **capped("waiting_to_pull", to_pull),
+        **estimated("waiting_to_pull", to_pull),
         "held": held,
         "in_agreement": agrees,
         "last_seen": instant(row[3]),
@@ -102,8 +102,7 @@ def read_status(
         "name": name,
         "state": state,
         **capped("waiting_to_push", own),
-        "waiting_to_pull": 0,
-        "waiting_to_pull_capped": False,
+        **capped("waiting_to_pull", 0),
         "held": held,
         "in_agreement": agrees,
         "last_seen": None,

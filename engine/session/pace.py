@@ -8,7 +8,27 @@ cut is at most one window.
 
 from dataclasses import dataclass
 
-from engine.limits import FRAME_BYTES, FRAME_RECORDS, FRAME_RECORDS_LEAST, PART_BYTES_LEAST, WINDOW_FRAMES
+from engine.limits import (
+    BUSY_SECONDS,
+    FRAME_BYTES,
+    FRAME_RECORDS,
+    FRAME_RECORDS_LEAST,
+    PART_BYTES_LEAST,
+    WINDOW_FRAMES,
+)
+
+
+def spread_retry(asked_seconds: float, chance: float) -> float:
+    """How many seconds to stay away when a peer has named a time: within BUSY_SECONDS, and not all sites at once (F41).
+
+    Args:
+        asked_seconds: what the peer said; anything.
+        chance: drawn evenly from 0 to 1. What comes of it lies between `asked_seconds` and a quarter more, below the
+            upper bound.
+    """
+    least, most = BUSY_SECONDS
+    longest = min(max(asked_seconds, least) * 1.25, most)
+    return longest * (0.8 + 0.2 * chance)
 
 
 @dataclass

@@ -16,7 +16,7 @@ Actions and the events they report:
     stage_part(Part)                -> part_staged(PartStored)
     close_lane                      -> lane_closed                what went in parts has its place in the chain
     compare(PullCheckpoint)         -> compared(CheckpointReport)
-    wait(seconds)                   -> waited
+    wait(seconds that were asked for) -> waited
 """
 
 from collections import deque
@@ -27,7 +27,7 @@ from typing import ClassVar
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
-from engine.limits import BUSY_MILLISECONDS, POSITIONS_PER_PAGE, ROUNDS, WANT_DOCUMENTS
+from engine.limits import POSITIONS_PER_PAGE, ROUNDS, WANT_DOCUMENTS
 from engine.session.lane import Lane, LaneState
 from engine.session.machine import Action, Machine, Send, Step, error_problem
 from engine.session.pace import Pace
@@ -220,8 +220,7 @@ class SiteMachine(Machine):
             self._unacknowledged.pop()
         self._last_sent = busy.number - 1
         self._exhausted, self._waiting, self._load_is_void = False, True, self._loading
-        low, high = BUSY_MILLISECONDS
-        return [Action("wait", min(max(busy.retry_after_milliseconds, low), high) / 1000)]
+        return [Action("wait", busy.retry_after_milliseconds / 1000)]
 
     def _on_waited(self, _: None) -> list[Step]:
         self._waiting = False

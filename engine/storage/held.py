@@ -121,7 +121,9 @@ def wake(connection: sqlite3.Connection, arrived: Iterable[Key]) -> None:
     """Marks the documents that wait for one of these records."""
     if connection.execute("SELECT 1 FROM sync_held WHERE waits_id <> '' LIMIT 1").fetchone() is None:
         return
-    connection.executemany("UPDATE sync_held SET ready = 1 WHERE waits_table = ? AND waits_id = ?", arrived)
+    connection.executemany(
+        "UPDATE sync_held SET ready = 1 WHERE waits_id <> '' AND waits_table = ? AND waits_id = ?", arrived
+    )
 
 
 def woken(connection: sqlite3.Connection, limit: int) -> list[Held]:

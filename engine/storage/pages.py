@@ -22,6 +22,10 @@ from engine.storage.feeds import LEAVE, heads
 from engine.storage.outbox import Present
 from engine.storage.records import Key, State, Writer, chunks
 
+# The conditions of the partial indexes are repeated: without them SQLite reads all feeds for every page.
+_BEYOND = "scope = ? AND position > 0 AND position > ?"
+_BY_DOCUMENT = "sync_membership INDEXED BY sync_membership_document"
+
 
 class Cursor(NamedTuple):
     """A subscription and how far its subscriber is."""
@@ -39,7 +43,7 @@ class Page(NamedTuple):
     exhausted: bool
     """Nothing more was there in the snapshot."""
     remaining: int
-    """Estimate of the records that were still to come, capped."""
+    """Estimate of the records that were still to come, counted up to COUNT_CAP + 1 (F48)."""
 
 
 class _Entry(NamedTuple):
@@ -93,12 +97,12 @@ def read_page(
         if last < head:
             exhausted = False
             remaining += count_beyond(connection, scope, last)
-    return Page(sections, records, exhausted, remaining)
+    return Page(sections, records, exhausted, min(remaining, COUNT_CAP + 1))
 
 
 def count_beyond(connection: sqlite3.Connection, scope: int, position: int, cap: int = COUNT_CAP) -> int:
     """Entries of a feed beyond a position, counted up to cap + 1."""
-    query = f"SELECT count(*) FROM (SELECT 1 FROM sync_membership WHERE scope = ? AND position > ? LIMIT {cap + 1})"
+    query = f"SELECT count(*) FROM (SELECT 1 FROM sync_membership WHERE {_BEYOND} LIMIT {cap + 1})"
     return int(connection.execute(query, (scope, position)).fetchone()[0])
 
 
@@ -111,7 +115,7 @@ def _entries(
     page = [
         _Entry(*row)
         for row in connection.execute(
-            f"SELECT {columns} FROM sync_membership WHERE scope = ? AND position > ? ORDER BY position LIMIT ?",
+            f"SELECT {columns} FROM sync_membership WHERE {_BEYOND} ORDER BY position LIMIT ?",
             (scope, after, limit),
         )
     ]
@@ -121,8 +125,8 @@ def _entries(
     others = []
     for marks, part in chunks(sorted({root_id for _, root_id in roots})):
         for row in connection.execute(
-            f"SELECT {columns} FROM sync_membership WHERE scope = ? AND root_id IN ({marks}) AND position > ?",
-            (scope, *part, after),
+            f"SELECT {columns} FROM {_BY_DOCUMENT} WHERE {_BEYOND} AND root_id <> '' AND root_id IN ({marks})",
+            (scope, after, *part),
         ):
             entry = _Entry(*row)
             if (entry.table, entry.id) not in there and (_root_table(catalogue, entry), entry.root_id) in roots:
@@ -135,9 +139,9 @@ def _fitting(connection: sqlite3.Connection, scope: int, after: int, limit: int,
     along: dict[str, int] = {}
     for marks, part in chunks(sorted({entry.root_id for entry in page if entry.root_id})):
         along |= connection.execute(
-            "SELECT root_id, count(*) FROM sync_membership"
-            f" WHERE scope = ? AND root_id IN ({marks}) AND position > ? GROUP BY root_id",
-            (scope, *part, after),
+            f"SELECT root_id, count(*) FROM {_BY_DOCUMENT}"
+            f" WHERE {_BEYOND} AND root_id <> '' AND root_id IN ({marks}) GROUP BY root_id",
+            (scope, after, *part),
         )
     entries = 0
     for place, entry in enumerate(page):
@@ -154,7 +158,7 @@ def _paged(connection: sqlite3.Connection, scope: int, page: list[_Entry], other
     along = {entry.position for entry in others if entry.position > last}
     if along:
         for (position,) in connection.execute(
-            "SELECT position FROM sync_membership WHERE scope = ? AND position > ? ORDER BY position", (scope, last)
+            f"SELECT position FROM sync_membership WHERE {_BEYOND} ORDER BY position", (scope, last)
         ):
             if position not in along:
                 break
@@ -257,7 +261,8 @@ def read_wanted(
         keys = [(table, root_id)]
         if catalogue.members_of(table):
             names = {member.name for member in catalogue.members_of(table)}
-            found = connection.execute("SELECT table_name, id FROM sync_record WHERE root_id = ?", (root_id,))
+            query = "SELECT table_name, id FROM sync_record WHERE root_id <> '' AND root_id = ?"
+            found = connection.execute(query, (root_id,))
             keys += [(row[0], row[1]) for row in found if row[0] in names]
         document = _document(catalogue, (table, root_id), keys, Present(connection, catalogue, keys), None)
         document.whole = True

@@ -7,7 +7,7 @@ from typing import Any
 from packhorse.sync.v1 import session_pb2
 
 from engine.limits import CLOCK_WARNING_SECONDS, DIFFERING_SCOPES
-from engine.reporting import capped, instant
+from engine.reporting import capped, estimated, instant
 from engine.storage.held import held_count, held_list
 from engine.storage.outbox import waiting
 from engine.storage.records import read_meta, write_meta
@@ -84,7 +84,7 @@ def read_status(connection: sqlite3.Connection, running: bool, unnoted: Mapping[
         "name": meta.get("name", ""),
         "state": _state(noted, running, held, agrees),
         **capped("waiting_to_push", to_push),
-        **capped("waiting_to_pull", int(to_pull) if to_pull else None),
+        **estimated("waiting_to_pull", int(to_pull) if to_pull else None),
         "held": held,
         "in_agreement": agrees,
         "last_success": instant(int(noted.get("last_success", "0"))),

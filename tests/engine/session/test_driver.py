@@ -112,7 +112,7 @@ async def ended(task: asyncio.Task[PackhorseError | None]) -> PackhorseError | N
 # --- order ------------------------------------------------------------------------------------------------------------
 
 
-async def test_urgent_messages_overtake_data() -> None:
+async def test_f41_urgent_messages_overtake_data() -> None:
     """F41: the link takes nothing for a while; the acknowledgement goes before the pull frames that were there first.
 
     And reading does not wait for writing: the frame is read and applied meanwhile.

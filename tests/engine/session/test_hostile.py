@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.errors import Code, PeerProblem, Unavailable
-from engine.limits import BUSY_MILLISECONDS, POSITIONS_PER_PAGE, WANT_DOCUMENTS
+from engine.limits import POSITIONS_PER_PAGE, WANT_DOCUMENTS
 from engine.session.machine import CLOSED, Event
 from engine.session.site_machine import Loaded, Stored
 from tests.engine.session.machines import (
@@ -70,14 +70,6 @@ def test_busy_of_a_frame_that_was_acknowledged() -> None:
     """The acknowledgement of frame 1 is still being stored."""
     machine = site_in("pushing")
     assert_refused(machine, machine.receive(to_site(busy=session_pb2.Busy(number=1))))
-
-
-@pytest.mark.parametrize("asked", [0, 1, 5_000, UINT32_MAX])
-def test_busy_is_waited_for_within_bounds(asked: int) -> None:
-    machine = site_in("pushing")
-    steps = machine.receive(to_site(busy=session_pb2.Busy(number=2, retry_after_milliseconds=asked)))
-    low, high = BUSY_MILLISECONDS
-    assert actions(steps, "wait") == [min(max(asked, low), high) / 1000]
 
 
 @pytest.mark.parametrize("round_", [2, UINT32_MAX])

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.errors import Code, PeerProblem
-from engine.limits import FRAME_BYTES, FRAME_RECORDS, FRAME_RECORDS_LEAST, WINDOW_FRAMES
+from engine.limits import BUSY_SECONDS, FRAME_BYTES, FRAME_RECORDS, FRAME_RECORDS_LEAST, WINDOW_FRAMES
 from engine.session.central_machine import CentralMachine, PageLoaded
 from engine.session.machine import Event
-from engine.session.pace import Pace
+from engine.session.pace import Pace, spread_retry
 from engine.session.site_machine import Loaded, SiteMachine, Stored
 from tests.engine.session.machines import LIMITS, WELCOME, acknowledgement, actions, frame, to_central, to_site
 
@@ -41,6 +41,24 @@ def test_a_link_that_lets_nothing_through_gets_the_smallest_frames_and_recovers(
     assert (pace.records, pace.window) == (FRAME_RECORDS, WINDOW_FRAMES)
 
 
+@given(
+    asked=st.one_of(st.floats(0, 1 << 32), st.sampled_from((0.0, *BUSY_SECONDS))),
+    chance=st.floats(0, 1, exclude_max=True),
+)
+def test_f41_a_retry_after_is_kept_within_bounds(asked: float, chance: float) -> None:
+    least, most = BUSY_SECONDS
+    seconds = spread_retry(asked, chance)
+    assert (least, most) == (1, 15 * 60) and least <= seconds <= most
+    assert seconds >= min(asked, 0.8 * most) * (1 - 1e-9), "the peer wanted to be left alone for longer"
+
+
+@pytest.mark.parametrize("asked", [0, 1, 5, 60, BUSY_SECONDS[1], 1e9])
+def test_f41_a_retry_after_is_spread(asked: float) -> None:
+    """Sites that were all told the same time do not all come back at once."""
+    drawn = [spread_retry(asked, chance / 10) for chance in range(10)]
+    assert drawn == sorted(set(drawn)) and drawn[-1] > 1.2 * drawn[0]
+
+
 def site_with_frames(pace: Pace, count: int) -> SiteMachine:
     machine = SiteMachine(stay=True, pace=pace)
     machine.receive(to_site(welcome=WELCOME))
@@ -60,7 +78,7 @@ def central_with_frames(pace: Pace, count: int) -> CentralMachine:
 
 
 @pytest.mark.parametrize("end", ["cut", "silence"])
-def test_after_a_loss_a_site_sends_one_frame_at_a_time(end: str) -> None:
+def test_f47_after_a_loss_a_site_sends_one_frame_at_a_time(end: str) -> None:
     pace = Pace()
     site_with_frames(pace, 2).step(Event(end))
     machine = SiteMachine(stay=True, pace=pace)

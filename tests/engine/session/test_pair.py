@@ -49,7 +49,8 @@ def stormy_worlds(draw: st.DrawFn) -> World:
 
 @MANY
 @given(SEEDS, stormy_worlds(), st.integers(0, 600))
-def test_everything_is_carried_exactly_once_through_any_storm(seed: int, world: World, moves: int) -> None:
+def test_f47_everything_is_carried_exactly_once_through_any_storm(seed: int, world: World, moves: int) -> None:
+    """Nothing that was committed goes again, and what does is at most a window: see `SiteEnd.watch_sent`."""
     pair = Pair(seed, world)
     pair.storm(moves)
     pair.calm()
@@ -106,7 +107,7 @@ def test_every_round_that_is_wanted_comes(seed: int, world: World, asks: int, mo
 
 @MANY
 @given(SEEDS, calm_worlds, st.sampled_from((0.1, 0.4, 0.8)), st.integers(0, 500))
-def test_busy_in_a_window_loses_nothing(seed: int, world: World, busy: float, moves: int) -> None:
+def test_f41_busy_in_a_window_loses_nothing(seed: int, world: World, busy: float, moves: int) -> None:
     """F41: the window is void from the frame on, nothing is applied twice, and the session goes on."""
     pair = Pair(seed, replace(world, stay=True, busy=busy))
     pair.storm(moves)
@@ -117,7 +118,7 @@ def test_busy_in_a_window_loses_nothing(seed: int, world: World, busy: float, mo
 
 @FEW
 @given(SEEDS, calm_worlds, st.integers(0, 200))
-def test_a_scheduled_session_ends_by_itself(seed: int, world: World, moves: int) -> None:
+def test_f49_a_scheduled_session_ends_by_itself(seed: int, world: World, moves: int) -> None:
     """F49: rounds until one moves nothing, at most five, then goodbye."""
     pair = Pair(seed, replace(world, stay=False))
     pair.storm(moves)

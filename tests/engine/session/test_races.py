@@ -7,6 +7,7 @@ import pytest
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.errors import Code
+from engine.limits import ROUNDS
 from engine.session.central_machine import PageLoaded
 from engine.session.machine import CLOSED, Event
 from engine.session.site_machine import Loaded, PullStored, Stored
@@ -105,7 +106,7 @@ def test_a_scheduled_session_ends_although_an_empty_load_overlaps_its_checkpoint
 # --- Busy -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_load_that_outlasts_the_wait_of_busy_is_void() -> None:
+def test_f41_a_load_that_outlasts_the_wait_of_busy_is_void() -> None:
     """F41: it loaded what follows the frames that were sent; meanwhile those became void and the wait was over."""
     machine = site_in("pushing")
     machine.receive(to_site(busy=session_pb2.Busy(number=2)))
@@ -182,6 +183,21 @@ def test_a_feed_that_moves_while_the_checkpoint_is_read_is_read_again() -> None:
     machine.step(Event("feed_moved"))
     steps = machine.step(Event("checkpoint_loaded", checkpoint(1)))
     assert sent(steps, "pull_checkpoint") and actions(steps, "load_page")
+
+
+@pytest.mark.parametrize("moving", range(7))
+def test_f49_rounds_go_on_until_one_moves_nothing_at_most_five(moving: int) -> None:
+    """What a pull makes necessary, a number that is given to a document for example, does not wait for the schedule."""
+    machine, rounds = idle_site(stay=False), 0
+    while machine.state == "exchanging":
+        rounds += 1
+        if rounds <= moving:
+            machine.receive(to_site(pull_frame=document_pb2.PullFrame(sequence=rounds)))
+            machine.step(Event("pull_stored", PullStored(rounds, 1, [], requeued=0)))
+        machine.receive(to_site(pull_checkpoint=checkpoint(rounds)))
+        if actions(machine.step(Event("compared", report(rounds))), "load_frames"):
+            machine.step(Event("frames_loaded", NOTHING))
+    assert (machine.state, rounds) == ("leaving", min(moving + 1, ROUNDS))
 
 
 # --- wants ------------------------------------------------------------------------------------------------------------
