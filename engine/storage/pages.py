@@ -22,8 +22,9 @@ from engine.storage.feeds import LEAVE, heads
 from engine.storage.outbox import Present
 from engine.storage.records import Key, State, Writer, chunks
 
-# The conditions of the partial indexes are repeated: without them SQLite reads all feeds for every page.
-_BEYOND = "scope = ? AND position > 0 AND position > ?"
+# The conditions of the partial indexes are repeated: without them SQLite reads all feeds for every page. They come
+# last: SQLite begins its search at the first condition on the position, and would read a feed from its start.
+_BEYOND = "scope = ? AND position > ? AND position > 0"
 _BY_DOCUMENT = "sync_membership INDEXED BY sync_membership_document"
 
 

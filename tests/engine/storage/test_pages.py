@@ -69,3 +69,29 @@ def test_what_was_wanted_comes_page_by_page_and_only_what_fits_is_read(two_sites
         rest = page.later
     assert found == list(whole.wanted)
     assert site.count("invoice_line") == DOCUMENTS * LINES
+
+
+def test_a_page_costs_what_is_in_it_and_not_what_the_feed_has(two_sites: tuple[Central, Site, Site]) -> None:
+    central, site, reader = two_sites
+
+    def steps_of_the_next_page() -> int:
+        """Counts the steps of SQLite's machine."""
+        site.put_stock("one", f"edited {len(steps)}")
+        site.put_invoice("i00", ["00"], f"edited {len(steps)}")
+        synchronise(central, site)
+        counted: list[None] = []
+        central.connection.set_progress_handler(lambda: counted.append(None), 1)
+        central.pull_body(reader)
+        central.connection.set_progress_handler(None, 1)
+        pull(central, reader)
+        return len(counted)
+
+    steps: list[int] = []
+    pull(central, reader)
+    steps.append(steps_of_the_next_page())
+    for number in range(3_000):
+        site.put_stock(f"stock-{number}")
+    synchronise(central, site)
+    pull(central, reader)
+    steps.append(steps_of_the_next_page())
+    assert max(steps) <= min(steps) * 1.2, steps
