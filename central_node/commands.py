@@ -11,6 +11,7 @@ from typing import Any
 from central_node.certificates import CA_NAME, make_certificates, read_ca
 from central_node.configuration import CentralConfiguration, read_configuration, write_configuration
 from central_node.node import CentralNode
+from central_node.storage.follow_up import do_follow_up
 from central_node.storage.roster import expect_site
 from central_node.storage.status import read_sites, read_status
 from central_node.storage.steps import refresh_topology, route_own
@@ -171,7 +172,8 @@ async def _route(database: Database) -> None:
         taken, topology = await database.write(
             partial(work, catalogue=catalogue(), topology=topology, now=int(time.time()))
         )
-        if not taken.records:
+        _, done = await database.write(partial(do_follow_up, catalogue=catalogue(), topology=topology))
+        if not taken.records and not done:
             return
 
 

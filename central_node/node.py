@@ -19,6 +19,7 @@ from packhorse.sync.v1 import session_pb2
 
 from central_node.storage.attempts import Submitted, note_attempts
 from central_node.storage.eras import begin_era
+from central_node.storage.follow_up import do_follow_up
 from central_node.storage.roster import note_error
 from central_node.storage.steps import IsLate, Taken, refresh_topology, route_own, take_frames, wake_held
 from engine.catalogue.model import Catalogue
@@ -158,6 +159,7 @@ class CentralNode:
             await self._take_frames()
             await self._route_own()
             await self._wake()
+            await self._follow_up()
         except BaseException as error:
             self._signal.set()
             if isinstance(error, Unavailable) and error.code is Code.DISK_FULL:  # it may take long until there is room
@@ -238,11 +240,23 @@ class CentralNode:
                 partial(route_own, catalogue=self.catalogue, topology=before, now=int(time.time()))
             )
             if after is not before:
-                self.topology = after
-                self.topology_number += 1
-                for session in list(self.sessions.values()):
-                    session.post(Event("feed_moved"))
+                self._use(after)
             self._moved(taken)
+
+    def _use(self, topology: Topology) -> None:
+        self.topology = topology
+        self.topology_number += 1
+        for session in list(self.sessions.values()):
+            session.post(Event("feed_moved"))
+
+    async def _follow_up(self) -> None:
+        """Work that became necessary is done when nothing of the central's own changes waits any more."""
+        while await self.database.read(_has_work):
+            moved, done = await self.database.write(
+                partial(do_follow_up, catalogue=self.catalogue, topology=self.topology)
+            )
+            self._moved(Taken(moved=moved, records=done))
+            await self._route_own()
 
     async def _wake(self) -> None:
         while await self.database.read(_has_woken):
@@ -252,6 +266,8 @@ class CentralNode:
     def _moved(self, taken: Taken) -> None:
         self.trouble = None
         self.counters["records"] += taken.records
+        if taken.topology is not None:
+            self._use(taken.topology)
         if taken.moved:
             for session in list(self.sessions.values()):
                 if session.follows(taken.moved):
@@ -285,6 +301,10 @@ def _timed(work: Callable[..., Taken]) -> Work[Taken]:
 def has_own_changes(connection: sqlite3.Connection) -> bool:
     """Whether something was edited at the central that is not in the feeds yet."""
     return connection.execute("SELECT 1 FROM sync_outbox WHERE token <> framed_token LIMIT 1").fetchone() is not None
+
+
+def _has_work(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sync_work WHERE problem = '' LIMIT 1").fetchone() is not None
 
 
 def _has_woken(connection: sqlite3.Connection) -> bool:

@@ -70,6 +70,10 @@ class Code(StrEnum):
     EDIT_REFUSED = "EDIT_REFUSED"
     STORE_UNKNOWN = "STORE_UNKNOWN"
     STORE_HAS_RECORDS = "STORE_HAS_RECORDS"
+    STORE_ACTIVE_THERE = "STORE_ACTIVE_THERE"
+    COPY_REQUIRED = "COPY_REQUIRED"
+    NOT_VISIBLE = "NOT_VISIBLE"
+    RECORD_UNKNOWN = "RECORD_UNKNOWN"
     SITE_UNKNOWN = "SITE_UNKNOWN"
     NAME_TAKEN = "NAME_TAKEN"
     NAME_WRONG = "NAME_WRONG"
@@ -133,6 +137,10 @@ CATALOGUE: dict[Code, Advice] = {
     Code.EDIT_REFUSED: Advice(Actor.SITE, False, "Make the edit where the rule allows it."),
     Code.STORE_UNKNOWN: Advice(Actor.CENTRAL, False, "Import the store first."),
     Code.STORE_HAS_RECORDS: Advice(Actor.CENTRAL, False, "Stores with records are moved, not assigned."),
+    Code.STORE_ACTIVE_THERE: Advice(Actor.CENTRAL, False, "See `central-node store show`."),
+    Code.COPY_REQUIRED: Advice(Actor.CENTRAL, False, "See `central-node store show` for the copies of the store."),
+    Code.NOT_VISIBLE: Advice(Actor.CENTRAL, False, "Make it visible first with `central-node visibility add`."),
+    Code.RECORD_UNKNOWN: Advice(Actor.CENTRAL, False, "Check the id, or import the record first."),
     Code.SITE_UNKNOWN: Advice(Actor.CENTRAL, False, "See `central-node site list`."),
     Code.NAME_TAKEN: Advice(Actor.CENTRAL, False, "Choose another name."),
     Code.NAME_WRONG: Advice(Actor.CENTRAL, False, "Choose a name of 1 to 200 printable characters."),

@@ -38,6 +38,7 @@ from engine.storage.schema import prepare
 from engine.storage.settle import retry_deferred, settle
 from engine.storage.sqlite_file import open_writer
 from site_node.storage.notes import found_site, report_on
+from tests.follow_up import follow_up
 
 NOW = 1_800_000_000
 EVERY_TABLE = frozenset(table.name for table in catalogue())
@@ -225,6 +226,7 @@ class Central(Node):
             _, self.topology = self.write(
                 lambda c: route_own(c, catalogue(), self.topology, NOW)  # the topology of the turn before
             )
+        self.write(lambda c: follow_up(c, self.topology))
         while self.count("sync_held", "ready = 1"):
             self.write(lambda c: wake_held(c, catalogue(), self.topology, NOW))
 

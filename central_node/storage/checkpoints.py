@@ -29,7 +29,10 @@ def read_checkpoint(
         round_: the push checkpoint that is answered.
         tables: those that the site knows; it can have no digest of another (F25).
     """
-    busy = "SELECT 1 FROM sync_outbox WHERE token <> framed_token UNION ALL SELECT 1 FROM sync_held WHERE ready = 1"
+    busy = (
+        "SELECT 1 FROM sync_outbox WHERE token <> framed_token UNION ALL SELECT 1 FROM sync_held WHERE ready = 1"
+        " UNION ALL SELECT 1 FROM sync_work WHERE problem = ''"
+    )
     if connection.execute(f"SELECT 1 FROM ({busy}) LIMIT 1").fetchone():
         return None
     known = heads(connection, cursors)

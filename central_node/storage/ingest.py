@@ -20,12 +20,13 @@ from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
+from central_node.storage.follow_up import queue_follow_up
+from central_node.storage.routing import Router
 from engine.catalogue.codec import Unreadable, codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
 from engine.errors import Code, sentence
 from engine.limits import ID_BYTES_MAX
 from engine.rules.authority import RIGHT_OF_KIND, RIGHTS_PER_STORE, Owner, is_collected, may_edit, owner_of
-from engine.rules.routing import scopes_of
 from engine.rules.topology import Topology
 from engine.rules.versions import NEVER, Term, Version
 from engine.session.frames import from_wire
@@ -63,10 +64,13 @@ class Ingested(NamedTuple):
     """Scopes whose feeds moved."""
     applied: int
     """Records written."""
+    tables: set[str]
+    """The tables of the roots that were written."""
 
     def and_then(self, more: "Ingested") -> "Ingested":
         """This and what was taken after it."""
-        return Ingested([*self.outcomes, *more.outcomes], self.moved | more.moved, self.applied + more.applied)
+        outcomes, applied = [*self.outcomes, *more.outcomes], self.applied + more.applied
+        return Ingested(outcomes, self.moved | more.moved, applied, self.tables | more.tables)
 
 
 class Ingest:
@@ -77,6 +81,7 @@ class Ingest:
     ) -> None:
         self._connection, self._catalogue, self._topology = connection, catalogue, topology
         self._writer, self._now = writer, now
+        self._router = Router(connection, catalogue, topology)
         self._states: dict[Key, State] = {}
         self._roots: dict[Key, Row] = {}
         self._held: dict[Key, Held] = {}
@@ -127,6 +132,7 @@ class Ingest:
             roots.setdefault(table, []).append(root_id)
             for record in document.message.records:
                 keys.append((record.table or table, record.id or root_id))
+        self._router.read((table, root_id) for table, ids in roots.items() for root_id in ids)
         self._states = read_states(self._connection, keys)
         for table, ids in roots.items():
             for record_id, row in read_rows(self._connection, self._catalogue[table], ids).items():
@@ -340,7 +346,7 @@ class Ingest:
     def _accept(self, document: Pushed, changes: list[Change], root_row: Row | None) -> list[Routed]:
         scopes: Sequence[str] = ()
         if changes[0].row is not None and root_row is not None:
-            scopes = scopes_of(self._catalogue[document.message.table], root_row, self._topology)
+            scopes = self._router.scopes(self._catalogue[document.message.table], root_row)
         self._ended.append(document.key)
         keys = [(change.table.name, change.id) for change in changes]
         self._accepted.update(keys)
@@ -353,7 +359,13 @@ class Ingest:
         let_go(self._connection, self._ended, self._writer.site)
         wake(self._connection, last)
         moved = publish(self._connection, list(last.values()))
-        return Ingested(self._outcomes, moved, len(last))
+        roots = [entry.change for entry in last.values() if not entry.change.table.parent]
+        queue_follow_up(
+            self._connection,
+            self._catalogue,
+            ((c.table, c.row or self._roots.get((c.table.name, c.id))) for c in roots),
+        )
+        return Ingested(self._outcomes, moved, len(last), {change.table.name for change in roots})
 
     # --- saying -------------------------------------------------------------------------------------------------------
 

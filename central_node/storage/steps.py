@@ -19,14 +19,15 @@ from central_node.storage.attempts import (
     note_failure,
     set_frame_aside,
 )
+from central_node.storage.follow_up import queue_follow_up, queue_withheld
 from central_node.storage.ingest import Ingest, Ingested
 from central_node.storage.roster import check_current
+from central_node.storage.routing import Router
 from engine.catalogue.codec import Unreadable
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable, sentence
 from engine.limits import FRAME_RECORDS, ID_BYTES_MAX, ROUTE_RECORDS
 from engine.rules.authority import Owner, Right
-from engine.rules.routing import scopes_of
 from engine.rules.topology import CENTRAL_SITE, Topology
 from engine.rules.versions import NEVER, Term, next_version
 from engine.session.frames import Link, unpack
@@ -51,6 +52,8 @@ class Taken:
     passed over because a frame before it was not taken."""
     moved: set[str] = field(default_factory=set)
     records: int = 0
+    topology: Topology | None = None
+    """The topology after it, where it has changed."""
 
 
 IsLate = Callable[[], bool]
@@ -98,6 +101,8 @@ def take_frames(
             if ingested is not None:
                 taken.moved |= ingested.moved
                 taken.records += ingested.applied
+                if ingested.tables & TOPOLOGY_TABLES:  # the primary is another node
+                    taken.topology = topology = refresh_topology(connection, catalogue)
         connection.execute("RELEASE frame")
     forget_attempts(connection, frames)
     return taken
@@ -117,7 +122,7 @@ def _take_frame(
         raise PeerProblem(Code.PROTOCOL_BROKEN, "A frame came with a number beyond 2^63.")
     raw = body_of(connection, site, frame)
     if is_hopeless(connection, submitted):
-        ingested = Ingested(set_frame_aside(connection, submitted, raw, now), set(), 0)
+        ingested = Ingested(set_frame_aside(connection, submitted, raw, now), set(), 0, set())
     else:
         body = unpack(document_pb2.FrameBody, raw, frame.hash)
         if len(body.documents) > FRAME_RECORDS:
@@ -146,7 +151,7 @@ def _ingest(
     now: int,
 ) -> Ingested:
     """Takes the documents of a frame in groups, each judged against what the group before has left."""
-    whole = Ingested([], set(), 0)
+    whole = Ingested([], set(), 0, set())
     for first, group in _without_repeats(documents):
         ingested = _together(connection, catalogue, topology, writer, group, now)
         for outcome in ingested.outcomes:
@@ -195,7 +200,7 @@ def _one_by_one(
     documents: list[document_pb2.Document],
     now: int,
 ) -> Ingested:
-    whole = Ingested([], set(), 0)
+    whole = Ingested([], set(), 0, set())
     for place, document in enumerate(documents):
         connection.execute("SAVEPOINT document")
         try:
@@ -209,7 +214,7 @@ def _one_by_one(
             kept = hold(connection, document, NEVER, writer.site, why, now)
             disposition = session_pb2.DISPOSITION_HELD if kept else session_pb2.DISPOSITION_DEFERRED
             told = session_pb2.Outcome(disposition=disposition, code=why.code, sentence=sentence(why.code, why.says))
-            ingested = Ingested([told], set(), 0)
+            ingested = Ingested([told], set(), 0, set())
         connection.execute("RELEASE document")
         for outcome in ingested.outcomes:
             outcome.index = place
@@ -233,6 +238,8 @@ def wake_held(
             ingested = Ingest(connection, catalogue, topology, writer, now).take_woken([held])
             taken.moved |= ingested.moved
             taken.records += ingested.applied
+            if ingested.tables & TOPOLOGY_TABLES:
+                taken.topology = topology = refresh_topology(connection, catalogue)
         except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError, UnicodeError):
             connection.execute("ROLLBACK TO woken")
             why = Reason(Code.UNREADABLE, f"{held.key[0]} {held.key[1]} holds a value that no column takes.")
@@ -250,20 +257,24 @@ def route_own(
     taken = Taken()
     if not edited:
         return taken, topology
+    queue_follow_up(connection, catalogue, ((document.root, None) for document in edited))
     if any(document.root.name in TOPOLOGY_TABLES for document in edited):
-        topology = refresh_topology(connection, catalogue)
+        before, topology = topology, refresh_topology(connection, catalogue)
+        queue_withheld(connection, catalogue, before, topology)
         connection.execute("UPDATE sync_held SET ready = 1 WHERE code = ?", (Code.NOT_COLLECTED,))
         edited += _copies_at_central(connection, catalogue, edited)
     writer = central_writer(connection)
     lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in edited if catalogue.members_of(d.root.name)}
     keys = {(d.root.name, d.id) for d in edited} | {(e.table, e.id) for d in edited for e in d.entries}
     present = Present(connection, catalogue, [*sorted(keys), *(key for found in lost.values() for key in found)])
+    router = Router(connection, catalogue, topology)
+    router.read((document.root.name, document.id) for document in edited)
     routed: list[Routed] = []
     kept: set[tuple[Entry, ...]] = set()
     for document in edited:
         gone = lost.get((document.root.name, document.id), [])
         try:
-            routed += _route(connection, catalogue, topology, document, present, gone)
+            routed += _route(connection, catalogue, router, document, present, gone)
         except Unreadable as error:
             set_aside(connection, document, CENTRAL_SITE, str(error), now)
             kept.add(document.entries)
@@ -289,7 +300,7 @@ def route_own(
 def _route(
     connection: sqlite3.Connection,
     catalogue: Catalogue,
-    topology: Topology,
+    router: Router,
     document: Edited,
     present: Present,
     lost: list[Key],
@@ -303,14 +314,14 @@ def _route(
             for table, record_id in lost:
                 connection.execute(f"DELETE FROM {table} WHERE id = ?", (record_id,))
     elif all(present.is_unchanged(catalogue[table], record_id) for table, record_id in keys) and set(
-        scopes_of(document.root, root_row, topology)
+        router.scopes(document.root, root_row)
     ) == set(scopes_in_force(connection, root_key)):
         return []
     # What came and went since the last turn leaves a tombstone, in no feed: documents may wait for it (F26).
     state = present.states.get(root_key)
     version = next_version(state.version if state else NEVER, document.term)
     in_document = document.id if catalogue.members_of(document.root.name) else ""
-    scopes = scopes_of(document.root, root_row, topology) if root_row is not None else ()
+    scopes = router.scopes(document.root, root_row) if root_row is not None else ()
     changes = [present.change(catalogue[table], record_id, in_document, version) for table, record_id in keys]
     if root_row is None:
         changes = [change._replace(row=None, unknown=b"") for change in changes]

@@ -183,6 +183,15 @@ class Catalogue:
         visibility = self.tables[subject.visibility_table]
         return visibility, next(column.name for column in visibility.references if column.refers_to == subject.name)
 
+    @cached_property
+    def subjects(self) -> Mapping[str, tuple[Table, str]]:
+        """Name of a table of visibility -> the table whose records it makes visible, and its column that names them."""
+        return {
+            subject.visibility_table: (subject, self.visibility_of(subject)[1])
+            for subject in self.tables.values()
+            if subject.visibility_table
+        }
+
     def members_of(self, root: str) -> tuple[Table, ...]:
         """The tables whose records are members of documents of that root table."""
         return self._members.get(root, ())

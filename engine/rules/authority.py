@@ -65,6 +65,7 @@ class Rule(StrEnum):
     ID_IMMUTABLE = "the id of a record cannot change; delete the record and insert another"
     ID_USED = "the id belongs to a record of another document or store, deleted or not; use a new id"
     STORE_IMMUTABLE = "a record cannot move to another store; delete it and insert another"
+    SUBJECT_IMMUTABLE = "what is made visible cannot change into something else; delete it and insert another"
     PARENT_IMMUTABLE = "a line cannot move to another document; delete it and insert another"
     PARENT_REQUIRED = "a line needs its document in the same database; insert the document first"
     FINAL_IS_FINAL = "a final document and its lines no longer change, and it stays final"

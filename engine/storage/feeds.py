@@ -46,6 +46,8 @@ def publish(connection: sqlite3.Connection, routed: Sequence[Routed]) -> set[str
             state = LEAVE if scope not in new else DELETE if change.row is None else PUT
             if state == PUT:
                 ledger.add(scope, key[0], change.hash)
+            if old.get(scope) == state and entry.before is not None and entry.before.hash == change.hash:
+                continue  # only other scopes of it change
             heads[scope] += 1
             moved.add(scope)
             entries.append((*key, scope, heads[scope], change.root_id, state))

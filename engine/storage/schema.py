@@ -122,6 +122,10 @@ CREATE TABLE sync_want (table_name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY 
 CREATE TABLE sync_aside (
     number INTEGER PRIMARY KEY, table_name TEXT NOT NULL, id TEXT NOT NULL, code TEXT NOT NULL,
     sentence TEXT NOT NULL, put_aside_at INTEGER NOT NULL, content BLOB NOT NULL);
+-- Follow-up work of the central: (who does it, what about), with how often it became necessary (work.py).
+CREATE TABLE sync_work (
+    processor TEXT NOT NULL, table_name TEXT NOT NULL, id TEXT NOT NULL, generation INTEGER NOT NULL,
+    problem TEXT NOT NULL DEFAULT '', PRIMARY KEY (processor, table_name, id)) WITHOUT ROWID;
 -- Records that left a scope, to be looked at when the feeds have been read to the end.
 CREATE TABLE sync_left (table_name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
 -- The receiver's side of frames, and the feeds that it publishes.

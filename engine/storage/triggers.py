@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from engine.catalogue.model import Catalogue, Column, ColumnType, Kind, Table
 from engine.limits import ID_BYTES_MAX
 from engine.rules.authority import RIGHT_OF_KIND, RIGHTS_PER_STORE, Right, Rule, rule_of
+from engine.storage.work import QUEUE, Processor
 
 _NOT_APPLYING = "(SELECT applying FROM sync_flag) = 0"
 _IS_REPLACING = "(SELECT is_replacing FROM sync_flag)"
@@ -91,7 +92,7 @@ def _insert_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
         parent = f"SELECT 1 FROM {table.parent} WHERE id = NEW.{table.parent_column}"
         yield _refuse(Rule.PARENT_REQUIRED, f"NOT EXISTS ({parent})")
     yield _authority(catalogue, table, "NEW")
-    for rule, column in _routing_keys(table):
+    for rule, column in _routing_keys(catalogue, table):
         other = f"SELECT 1 FROM {table.name} WHERE id = NEW.id AND {column} IS NOT NEW.{column}"
         yield _refuse(rule, f"EXISTS ({other})")
     yield from _id_is_free(table)
@@ -131,7 +132,7 @@ def _update_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
     if table.kind is Kind.MESSAGE:
         yield _refuse(Rule.MESSAGE_IS_SENT, "true")
     yield _refuse(Rule.ID_IMMUTABLE, "OLD.id IS NOT NEW.id")
-    for rule, column in _routing_keys(table):
+    for rule, column in _routing_keys(catalogue, table):
         yield _refuse(rule, f"OLD.{column} IS NOT NEW.{column}")
     if table.final_column:
         yield _refuse(Rule.FINAL_IS_FINAL, f"{_is_final(table, 'OLD')} AND NOT {_is_final(table, 'NEW')}")
@@ -167,7 +168,9 @@ def _parent_not_final(catalogue: Catalogue, table: Table, row: str) -> Iterator[
     yield _refuse(Rule.FINAL_IS_FINAL, f"EXISTS ({parent})")
 
 
-def _routing_keys(table: Table) -> Iterator[tuple[Rule, str]]:
+def _routing_keys(catalogue: Catalogue, table: Table) -> Iterator[tuple[Rule, str]]:
+    if table.name in catalogue.subjects:
+        yield Rule.SUBJECT_IMMUTABLE, catalogue.subjects[table.name][1]
     if table.parent_column:
         yield Rule.PARENT_IMMUTABLE, table.parent_column
     if table.store_column and table.store_column != "id":
@@ -209,6 +212,11 @@ def _capture(catalogue: Catalogue, table: Table, row: str) -> Iterator[str]:
         "      term_id = iif(token = framed_token OR excluded.term < term, excluded.term_id, term_id),\n"
         "      term = iif(token = framed_token OR excluded.term < term, excluded.term, term)"
     )
+    if (subject := catalogue.subjects.get(table.name)) and subject[0].kind is Kind.PATIENT:
+        at_central = (
+            f"'{subject[0].name}', {row}.{subject[1]}, 1 FROM sync_meta WHERE key = 'role' AND value = 'central'"
+        )
+        yield QUEUE.format(values=f"SELECT '{Processor.ROUTE}', {at_central}")
 
 
 def _misfits(column: Column, value: str) -> str:

@@ -28,6 +28,7 @@ from engine.storage.database import transact
 from engine.storage.records import Key, Writer
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
+from tests.follow_up import follow_up
 
 NOW = 1_800_000_000
 STORE_OF = {1: "own", 2: "far", 3: "third"}
@@ -73,6 +74,7 @@ def settle(connection: sqlite3.Connection) -> None:
     """Routes what was edited at the central."""
     while route_own(connection, catalogue(), refresh_topology(connection, catalogue()), NOW)[0].records:
         pass
+    follow_up(connection, read_topology(connection))
 
 
 def open_site(connection: sqlite3.Connection, site: int) -> None:

@@ -31,6 +31,7 @@ from engine.storage.feeds import Routed, publish
 from engine.storage.pages import Cursor, read_page, read_wanted
 from engine.storage.records import Change, Key, Writer, applying, read_states, write_changes
 from tests.engine.storage.site_end import NOW, PLENTY, Node
+from tests.follow_up import follow_up
 
 Told = session_pb2.Acknowledgement | PackhorseError | None
 """What becomes of a frame: an acknowledgement, an error that ends the session, or nothing."""
@@ -121,6 +122,7 @@ class CentralEnd(Node):
         """Routes what was edited here, to the end."""
         while self.one("SELECT 1 FROM sync_outbox WHERE token <> framed_token"):
             self.write(lambda c: route_own(c, catalogue(), read_topology(c), NOW))
+        self.write(lambda c: follow_up(c, read_topology(c)))
 
     def wake(self) -> None:
         """Judges documents again whose wait is over."""

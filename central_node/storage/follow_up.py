@@ -1,0 +1,126 @@
+"""What follows from changes of the topology and of visibility: which copies there are, and where documents go.
+
+The work is queued in the transaction that makes it necessary and done in one of its own, from the present state; doing
+it twice changes nothing (law 11, F35).
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from central_node.storage.copies import automatic_changes, visible_at, write_copies
+from central_node.storage.routing import Router
+from engine.catalogue.model import Catalogue, Kind, Row, Table
+from engine.rules.topology import CENTRAL_SITE, Topology
+from engine.storage.configuration import TOPOLOGY_TABLES
+from engine.storage.feeds import Routed, publish
+from engine.storage.records import Change, Key, State, read_rows, read_states
+from engine.storage.work import (
+    EVERYTHING,
+    QUEUE,
+    Processor,
+    Work,
+    finish_work,
+    note_problem,
+    queue_work,
+    waiting_work,
+)
+
+_WORK_AT_ONCE = 200
+_log = structlog.get_logger("central")
+
+
+def queue_follow_up(
+    connection: sqlite3.Connection, catalogue: Catalogue, applied: Iterable[tuple[Table, Row | None]]
+) -> None:
+    """Queues what becomes necessary because these root records were written, deleted or replaced.
+
+    Args:
+        connection: inside the transaction that wrote them.
+        catalogue: the tables.
+        applied: the table, and the record as it is or was; None where that is not known.
+    """
+    names, documents = set[str](), list[Key]()
+    for table, row in applied:
+        names.add(table.name)
+        subject = catalogue.subjects.get(table.name)
+        if subject is not None and subject[0].kind is Kind.PATIENT and row is not None:
+            documents.append((subject[0].name, str(table.value(row, subject[1]))))
+    if names & TOPOLOGY_TABLES or catalogue["name"].visibility_table in names:
+        queue_work(connection, Processor.COPIES, [EVERYTHING])
+    queue_work(connection, Processor.ROUTE, documents)
+
+
+def queue_withheld(connection: sqlite3.Connection, catalogue: Catalogue, before: Topology, after: Topology) -> None:
+    """Queues the documents of the central's own stores that begin or cease to leave their transactions out (F32)."""
+    for store, copy in after.active_copies.items():
+        if copy.site != CENTRAL_SITE:
+            continue
+        if before.withholds_transactions(store) == after.withholds_transactions(store):
+            continue
+        for table in catalogue.synchronised:
+            if table.follows_transactions:
+                these = f"SELECT ?, ?, id, 1 FROM {table.name} WHERE {table.store_column} = ?"
+                connection.execute(QUEUE.format(values=these), (Processor.ROUTE, table.name, store))
+
+
+def do_follow_up(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology) -> tuple[set[str], int]:
+    """Does some of the work that waits, each piece for itself; returns (scopes that moved, pieces done).
+
+    The topology that it decides from is the present one: nothing of the central's own changes waits to be routed.
+    """
+    works = waiting_work(connection, _WORK_AT_ONCE)
+    moved: set[str] = set()
+    copies = [work for work in works if work.processor is Processor.COPIES]
+    documents = [work for work in works if work.processor is Processor.ROUTE]
+    for pieces in [[work] for work in copies] + ([documents] if documents else []):
+        connection.execute("SAVEPOINT work")
+        try:
+            moved |= _do(connection, catalogue, topology, pieces)
+        except sqlite3.OperationalError:
+            raise  # the disk or another program: nothing can be done now
+        except Exception as error:
+            connection.execute("ROLLBACK TO work")
+            _log.exception("follow-up work could not be done", pieces=len(pieces))
+            for work in pieces:
+                note_problem(connection, work, type(error).__name__)
+        connection.execute("RELEASE work")
+    return moved, len(works)
+
+
+def _do(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, pieces: Sequence[Work]) -> set[str]:
+    finish_work(connection, pieces)
+    if pieces[0].processor is Processor.COPIES:
+        write_copies(connection, automatic_changes(topology, visible_at(connection, catalogue)))
+        return set()  # what was written is in the outbox and is routed like any other change
+    return _route_again(connection, catalogue, topology, [work.key for work in pieces])
+
+
+def _route_again(
+    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, roots: Sequence[Key]
+) -> set[str]:
+    """Brings documents into the scopes that they belong to now. Versions stay: nothing of them was edited."""
+    router = Router(connection, catalogue, topology)
+    router.read(roots)
+    routed: list[Routed] = []
+    for name, record_id in roots:
+        table = catalogue[name]
+        row = read_rows(connection, table, [record_id]).get(record_id)
+        if row is None:
+            continue
+        scopes = router.scopes(table, row)
+        for key, state in _live_records(connection, catalogue, table, record_id).items():
+            member_of = record_id if catalogue.members_of(name) else ""
+            same = Change(catalogue[key[0]], key[1], member_of, state.version, (), b"", state.hash)
+            routed.append(Routed(same, scopes, state))
+    return publish(connection, routed)
+
+
+def _live_records(connection: sqlite3.Connection, catalogue: Catalogue, root: Table, root_id: str) -> dict[Key, State]:
+    keys = [(root.name, root_id)]
+    names = {member.name for member in catalogue.members_of(root.name)}
+    if names:
+        found = connection.execute("SELECT table_name, id FROM sync_record WHERE root_id = ?", (root_id,))
+        keys += [(row[0], row[1]) for row in found if row[0] in names]
+    return {key: state for key, state in read_states(connection, keys).items() if not state.deleted}

@@ -1,0 +1,37 @@
+"""Which scopes a document is in now: the pure rule, with what it must know of the database read for many at once."""
+
+import sqlite3
+from collections.abc import Iterable
+
+from engine.catalogue.model import Catalogue, Kind, Row, Table
+from engine.rules.routing import scopes_of
+from engine.rules.topology import Topology
+from engine.storage.records import Key, by_table, chunks
+
+
+class Router:
+    """Tells the scopes of documents. What `read` was not told of counts as visible in no other store."""
+
+    def __init__(self, connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology) -> None:
+        self._connection, self._catalogue, self._topology = connection, catalogue, topology
+        self._visible_in: dict[Key, list[str]] = {}
+
+    def read(self, roots: Iterable[Key]) -> None:
+        """Finds out in which stores these documents are visible; only those of kind patient ask for it."""
+        asking = [
+            key
+            for key in roots
+            if self._catalogue[key[0]].kind is Kind.PATIENT and self._catalogue[key[0]].visibility_table
+        ]
+        for name, ids in by_table(asking).items():
+            visibility, subject = self._catalogue.visibility_of(self._catalogue[name])
+            for marks, part in chunks(ids):
+                for record_id, store in self._connection.execute(
+                    f"SELECT {subject}, {visibility.store_column} FROM {visibility.name} WHERE {subject} IN ({marks})",
+                    part,
+                ):
+                    self._visible_in.setdefault((name, record_id), []).append(store)
+
+    def scopes(self, root: Table, row: Row) -> tuple[str, ...]:
+        """The scopes of a document by its root record. See `engine.rules.routing.scopes_of`."""
+        return scopes_of(root, row, self._topology, self._visible_in.get((root.name, str(row[0])), ()))
