@@ -21,7 +21,7 @@ from engine.catalogue.descriptors import catalogue
 from engine.command_line import Arguments, plan_import
 from engine.directory import CONFIGURATION_NAME, DirectoryLock, as_directory_errors, parse_address
 from engine.errors import Code, Refused, Unavailable
-from engine.rpc.local_channel import Command
+from engine.rpc.local_channel import Command, check_arguments
 from engine.rpc.token import EnrolmentToken, write_token
 from engine.rules.topology import CopyType
 from engine.storage.aiosqlite_database import open_database
@@ -102,7 +102,8 @@ class _Commands:
         return await self._settled(await self._database.write(partial(write_import, plan=plan)))
 
     async def _site_add(self, arguments: Arguments) -> dict[str, Any]:
-        secret, name, now = secrets.token_bytes(32), str(arguments["name"]).strip(), int(time.time())
+        check_arguments(arguments, name=str)
+        secret, name, now = secrets.token_bytes(32), arguments["name"].strip(), int(time.time())
         check_name(name)
 
         def add(connection: sqlite3.Connection) -> int:
@@ -114,12 +115,15 @@ class _Commands:
         return await self._settled(_told(self._directory, self._configuration, number, name, secret))
 
     async def _store_assign(self, arguments: Arguments) -> dict[str, Any]:
+        check_arguments(arguments, store=str, site=int, central=str)
+        if arguments["central"] not in (CopyType.COLLECTOR, CopyType.TRANSFER):
+            raise Refused(Code.COMMAND_WRONG, f"The central holds no copy of the type {arguments['central'][:60]!r}.")
         central = CopyType(arguments["central"])
         await self._settled({})
 
         def assign(connection: sqlite3.Connection) -> dict[str, Any]:
             topology = read_topology(connection)
-            return assign_store(connection, catalogue(), topology, arguments["store"], int(arguments["site"]), central)
+            return assign_store(connection, catalogue(), topology, arguments["store"], arguments["site"], central)
 
         return await self._settled(await self._database.write(assign))
 
@@ -127,7 +131,8 @@ class _Commands:
         return {"sites": await self._sites()}
 
     async def _site_show(self, arguments: Arguments) -> dict[str, Any]:
-        number = int(arguments["site"])
+        check_arguments(arguments, site=int)
+        number = arguments["site"]
         found = next((site for site in await self._sites() if site["site"] == number), None)
         if found is None:
             raise Refused(Code.SITE_UNKNOWN, f"There is no site {number}.")

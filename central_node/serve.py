@@ -31,6 +31,7 @@ from engine.errors import Code, Refused
 from engine.limits import DRAIN_SECONDS
 from engine.rpc.local_channel import LocalServer
 from engine.rpc.options import SERVER_OPTIONS
+from engine.rpc.unreadable import UnreadableInterceptor
 from engine.session.machine import Event
 from engine.storage.aiosqlite_database import open_database
 from engine.storage.sqlite_file import DATABASE_NAME
@@ -77,7 +78,7 @@ async def serve(directory: Path, configuration: CentralConfiguration) -> None:
 def _make_server(
     node: CentralNode, directory: Path, configuration: CentralConfiguration
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[GuardInterceptor()])
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[GuardInterceptor(), UnreadableInterceptor()])
     sync_service_pb2_grpc.add_SyncServiceServicer_to_server(SyncService(node), server)
     enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(node, configuration.name), server)
     healthy = health.aio.HealthServicer()

@@ -2,12 +2,11 @@
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
 from packhorse.enrolment.v1 import enrolment_pb2, enrolment_pb2_grpc
 from packhorse.sync.v1 import session_pb2, sync_service_pb2, sync_service_pb2_grpc
 
@@ -136,7 +135,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                     await _report(error, context)
 
             return grpc.stream_stream_rpc_method_handler(
-                guarded_stream, _readable(handler.request_deserializer), handler.response_serializer
+                guarded_stream, handler.request_deserializer, handler.response_serializer
             )
         if not handler.unary_unary:
             return handler
@@ -148,21 +147,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             except Exception as error:
                 return await _report(error, context)
 
-        return grpc.unary_unary_rpc_method_handler(
-            guarded, _readable(handler.request_deserializer), handler.response_serializer
-        )
-
-
-def _readable(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Bytes that are no message count as one in which nothing is set: whoever takes it refuses it by name."""
-
-    def parsed(raw: bytes) -> Any:
-        try:
-            return parse(raw)
-        except DecodeError:
-            return parse(b"")
-
-    return parsed
+        return grpc.unary_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
 
 
 async def _report(error: Exception, context: Any) -> None:

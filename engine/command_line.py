@@ -203,7 +203,8 @@ def import_arguments(
 
 
 def plan_import(arguments: Arguments) -> ImportPlan:
-    """Reads the file that the arguments name. Raises as `read_import`."""
+    """Reads the file that the arguments name. Raises as `read_import`, and Refused with COMMAND_WRONG."""
+    local_channel.check_arguments(arguments, table=str, file=Path, mapping=dict, settings=dict, last_wins=str)
     return read_import(
         catalogue(),
         arguments["table"],

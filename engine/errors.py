@@ -66,6 +66,7 @@ class Code(StrEnum):
     PORT_IN_USE = "PORT_IN_USE"
     ADDRESS_WRONG = "ADDRESS_WRONG"
     CONFIGURATION_WRONG = "CONFIGURATION_WRONG"
+    COMMAND_WRONG = "COMMAND_WRONG"
     CSV_WRONG = "CSV_WRONG"
     EDIT_REFUSED = "EDIT_REFUSED"
     STORE_UNKNOWN = "STORE_UNKNOWN"
@@ -133,6 +134,7 @@ CATALOGUE: dict[Code, Advice] = {
     Code.PORT_IN_USE: Advice(Actor.CENTRAL, False, "Stop the other program or choose another port."),
     Code.ADDRESS_WRONG: Advice(Actor.SITE, False, "Write it as HOST:PORT."),
     Code.CONFIGURATION_WRONG: Advice(Actor.SITE, False, "Correct node.toml, or the variable in the environment."),
+    Code.COMMAND_WRONG: Advice(Actor.SITE, False, "Use the commands of the program version that runs as the daemon."),
     Code.CSV_WRONG: Advice(Actor.SITE, False, "Correct the file and import it again; nothing of it was imported."),
     Code.EDIT_REFUSED: Advice(Actor.SITE, False, "Make the edit where the rule allows it."),
     Code.STORE_UNKNOWN: Advice(Actor.CENTRAL, False, "Import the store first."),

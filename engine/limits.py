@@ -86,3 +86,5 @@ CLOCK_WARNING_SECONDS = 3_600
 """From this difference between two clocks on, a person is told."""
 TOKEN_DAYS = 7
 """How long an enrolment token can be used."""
+CONFIGURATION_BYTES_MAX = 16 * 1024
+"""Largest node.toml: reading TOML takes time with the square of a strange file's size."""

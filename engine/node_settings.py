@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsError
 
 from engine.directory import CONFIGURATION_NAME, as_directory_errors, parse_address, require_node
 from engine.errors import Code, PackhorseError, Refused
+from engine.limits import CONFIGURATION_BYTES_MAX
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 LogFormat = Literal["", "json", "text"]
@@ -38,7 +39,7 @@ def read_settings(directory: Path, role: str, settings: type[Settings]) -> Setti
         raise Refused(Code.DIRECTORY_WRONG, f"{directory} is no directory of a {role} node.")
     try:
         environment = settings().model_dump(exclude_unset=True)
-    except (ValidationError, SettingsError) as error:
+    except (ValidationError, SettingsError, RecursionError) as error:
         raise _wrong("the environment", error) from error
     try:
         return settings.model_validate({**written, **environment})
@@ -56,15 +57,21 @@ def checked_address(key: str, address: str) -> None:
 
 def _read(directory: Path) -> dict[str, Any]:
     try:
-        with as_directory_errors(directory):
-            return tomllib.loads((directory / CONFIGURATION_NAME).read_bytes().decode())
+        with as_directory_errors(directory), (directory / CONFIGURATION_NAME).open("rb") as file:
+            content = file.read(CONFIGURATION_BYTES_MAX + 1)
+        if len(content) > CONFIGURATION_BYTES_MAX:
+            what = f"{CONFIGURATION_NAME} has more than {CONFIGURATION_BYTES_MAX} bytes."
+            raise Refused(Code.CONFIGURATION_WRONG, what)
+        return tomllib.loads(content.decode())
     except UnicodeDecodeError as error:
         raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME} is not UTF-8.") from error
+    except RecursionError as error:
+        raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME} is nested too deep.") from error
     except tomllib.TOMLDecodeError as error:
         raise Refused(Code.CONFIGURATION_WRONG, f"{CONFIGURATION_NAME} is no TOML: {error}.") from error
 
 
-def _wrong(where: str, error: ValidationError | SettingsError) -> Refused:
+def _wrong(where: str, error: ValidationError | SettingsError | RecursionError) -> Refused:
     if not isinstance(error, ValidationError):
         return Refused(Code.CONFIGURATION_WRONG, f"{where}: a value cannot be read.")
     first = error.errors()[0]

@@ -12,6 +12,7 @@ from packhorse.local.v1 import local_pb2, local_pb2_grpc
 from engine.directory import SOCKET_NAME, as_directory_errors, is_owned, socket_address
 from engine.errors import Code, PackhorseError, Refused, Unavailable
 from engine.limits import MESSAGE_BYTES_MAX
+from engine.rpc.unreadable import UnreadableInterceptor
 
 Arguments = dict[str, Any]
 Command = Callable[[Arguments], Awaitable[dict[str, Any]]]
@@ -19,6 +20,7 @@ Progress = Callable[[str, int | None], None]
 """Called with a phase in a few words and the records still to come, None where unknown."""
 
 CODE_KEY = "packhorse-code"
+_SENTENCE_CHARACTERS = 2_000
 _OPTIONS = [("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)]
 _log = structlog.get_logger("local")
 
@@ -33,7 +35,7 @@ class LocalServer(local_pb2_grpc.LocalServiceServicer):
         synchronise: Callable[[], AsyncIterator[local_pb2.SyncResponse]] | None = None,
     ) -> None:
         self._directory, self._commands, self._synchronise = directory, commands, synchronise
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[UnreadableInterceptor()])
         local_pb2_grpc.add_LocalServiceServicer_to_server(self, self._server)
 
     async def __aenter__(self) -> "LocalServer":
@@ -60,8 +62,8 @@ class LocalServer(local_pb2_grpc.LocalServiceServicer):
         try:
             command = self._commands.get(request.command)
             if command is None:
-                raise Refused(Code.INTERNAL, f"This daemon knows no command {request.command!r}.")
-            result = await command(json.loads(request.arguments_json))
+                raise Refused(Code.COMMAND_WRONG, f"This daemon knows no command {request.command[:60]!r}.")
+            result = await command(_read_arguments(request.arguments_json))
         except PackhorseError as error:
             await _abort(context, error)
         except Exception:
@@ -85,7 +87,38 @@ class LocalServer(local_pb2_grpc.LocalServiceServicer):
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: PackhorseError) -> None:
-    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, error.what, ((CODE_KEY, error.code.value),))
+    # The name of a file need not be UTF-8, which details have to be.
+    what = error.what[:_SENTENCE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, what, ((CODE_KEY, error.code.value),))
+
+
+def _read_arguments(text: str) -> Arguments:
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refused(Code.COMMAND_WRONG, "The arguments of the command are no JSON.") from error
+    if not isinstance(arguments, dict):
+        raise Refused(Code.COMMAND_WRONG, "The arguments of the command are no JSON object.")
+    return arguments
+
+
+def check_arguments(arguments: Arguments, **kinds: type) -> None:
+    """Raises Refused with COMMAND_WRONG unless each of these arguments is there and of its kind: a `str` is text that
+    can be stored, a `Path` the name of a file, which need not be UTF-8, a `dict` texts by name."""
+    for name, kind in kinds.items():
+        value = arguments.get(name)
+        if type(value) is not (str if kind is Path else kind):
+            raise Refused(Code.COMMAND_WRONG, f"The argument {name} is missing or of another kind.")
+        texts = [value] if kind is str else [*value.keys(), *value.values()] if isinstance(value, dict) else []
+        if not all(_is_text(text) for text in texts):
+            raise Refused(Code.COMMAND_WRONG, f"The argument {name} holds what is no text in UTF-8.")
+
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def is_served(directory: Path) -> bool:

@@ -8,6 +8,8 @@ import csv
 import io
 import os
 import sqlite3
+import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -38,16 +40,19 @@ class ImportPlan:
 class _Problems:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.found: list[str] = []
+        self._shown: list[str] = []
+        self._count = 0
 
     def add(self, where: str, what: str) -> None:
         """One more; `where` is a line or an option."""
-        self.found.append(f"{where}: {what}")
+        self._count += 1
+        if self._count <= _ERRORS_SHOWN:
+            self._shown.append(f"{where}: {what}")
 
     def refuse(self) -> None:
-        if self.found:
-            more = len(self.found) - _ERRORS_SHOWN
-            text = "; ".join(self.found[:_ERRORS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        if self._count:
+            more = self._count - _ERRORS_SHOWN
+            text = "; ".join(self._shown) + (f"; and {more} more" if more > 0 else "")
             raise Refused(Code.CSV_WRONG, f"{self._path.name}: {text}.")
 
 
@@ -78,7 +83,7 @@ def read_import(
     header = next(lines, (1, []))[1]
     used, ignored = _choose(table, header, mapping, settings, path)
     if last_wins and last_wins not in header:
-        raise Refused(Code.CSV_WRONG, f"{path.name} has no column {last_wins!r} for --last-wins.")
+        raise Refused(Code.CSV_WRONG, f"{path.name} has no column {last_wins[:60]!r} for --last-wins.")
     fixed = [_value(table.column(name), text, 0, problems) for name, text in settings.items()]
     found: dict[str, tuple[int, tuple[RowValue, ...], str]] = {}
     read = 0
@@ -102,20 +107,24 @@ def read_import(
 def _table(catalogue: Catalogue, name: str, columns: Sequence[str]) -> Table:
     if name not in catalogue:
         known = ", ".join(sorted(table.name for table in catalogue))
-        raise Refused(Code.CSV_WRONG, f"There is no table {name!r}; the tables are {known}.")
+        raise Refused(Code.CSV_WRONG, f"There is no table {name[:60]!r}; the tables are {known}.")
     for column in columns:
         if columns.count(column) > 1:
             raise Refused(Code.CSV_WRONG, f"The column {column} is both mapped and set.")
         if column not in catalogue[name].index:
-            raise Refused(Code.CSV_WRONG, f"{name} has no column {column!r}.")
+            raise Refused(Code.CSV_WRONG, f"{name} has no column {column[:60]!r}.")
     return catalogue[name]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise Refused(Code.CSV_WRONG, f"{path} is no file, and may have no end.")
         content = path.read_bytes()
     except OSError as error:
         raise Refused(Code.CSV_WRONG, f"{path} cannot be read ({os.strerror(error.errno or 0)}).") from error
+    except ValueError as error:  # a NUL or a character in it that no file system takes
+        raise Refused(Code.CSV_WRONG, f"{str(path)[:60]!r} is no name of a file.") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -138,19 +147,21 @@ def _choose(
     """(table column and its place in the file, the columns of the file that are ignored)."""
     if not header:
         raise Refused(Code.CSV_WRONG, f"{path.name} has no header line.")
-    twice = {name for name in header if list(header).count(name) > 1}
+    twice = [name for name, times in Counter(header).items() if times > 1]
     if twice:
-        raise Refused(Code.CSV_WRONG, f"{path.name}: line 1: the column {sorted(twice)[0]!r} occurs twice.")
+        raise Refused(Code.CSV_WRONG, f"{path.name}: line 1: the column {min(twice)[:60]!r} occurs twice.")
     for column, source in mapping.items():
         if source not in header:
-            raise Refused(Code.CSV_WRONG, f"{path.name}: line 1: there is no column {source!r} to map to {column}.")
+            raise Refused(
+                Code.CSV_WRONG, f"{path.name}: line 1: there is no column {source[:60]!r} to map to {column}."
+            )
     source_of = {name: name for name in header if name in table.index and name not in mapping and name not in settings}
     source_of |= mapping
     ignored = tuple(name for name in header if name not in source_of.values())
     if ignored and not mapping and not settings:
         raise Refused(
             Code.CSV_WRONG,
-            f"{path.name}: line 1: {table.name} has no column {ignored[0]!r}; its columns are"
+            f"{path.name}: line 1: {table.name} has no column {ignored[0][:60]!r}; its columns are"
             f" {', '.join(table.column_names)}. With --map or --set, columns that do not fit are ignored.",
         )
     if "id" not in source_of and "id" not in settings:
