@@ -28,7 +28,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *ENGINE_TOP, "engine.directory", "engine.reporting", *PURE, "engine.storage", "aiosqlite", "packhorse",
     ),
     "engine.rpc": (
-        *ENGINE_TOP, "engine.directory", *PURE, "engine.rpc", "grpc", "google", "structlog", "cryptography", "packhorse",
+        *ENGINE_TOP, "engine.directory", *PURE, "engine.rpc", "grpc", "google", "structlog", "cryptography",
+        "packhorse",
     ),
     "engine.command_line": ("engine", "click", "structlog"),
     "site_node": ("engine", "site_node", "packhorse", "*"),
