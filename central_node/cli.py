@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from central_node.local_command import do
+from central_node.store_cli import store, visibility
 from engine.command_line import (
     DIRECTORY,
     TEXT,
     configure_logs,
-    do_command,
     import_arguments,
     import_options,
     json_option,
@@ -68,20 +69,6 @@ def serve(directory: Path) -> None:
         sys.exit(1)
 
 
-def _do(directory: Path, command: str, arguments: dict[str, object], as_json: bool) -> dict[str, object]:
-    from central_node.commands import directly  # noqa: PLC0415 - keeps --help quick
-    from central_node.configuration import read_configuration  # noqa: PLC0415 - keeps --help quick
-
-    async def work() -> dict[str, object]:
-        read_configuration(directory)
-        return await do_command(directory, command, arguments, lambda: directly(directory, command, arguments))
-
-    result = run(work(), as_json)
-    if as_json:
-        show_json(result)
-    return result
-
-
 @main.command("import")
 @import_options
 def import_(
@@ -95,7 +82,7 @@ def import_(
 ) -> None:
     """Import a CSV file into a table that is edited here: all of it, or nothing."""
     arguments = import_arguments(table, file, mapping, settings, last_wins)
-    result = _do(directory, "import", arguments, as_json)
+    result = do(directory, "import", arguments, as_json)
     if not as_json:
         show_import(result)
 
@@ -111,7 +98,7 @@ def site() -> None:
 @json_option
 def site_add(directory: Path, name: str, as_json: bool) -> None:
     """Expect a new site and make its one-time enrolment token, valid for 7 days."""
-    result = _do(directory, "site add", {"name": name}, as_json)
+    result = do(directory, "site add", {"name": name}, as_json)
     if not as_json:
         click.echo(f"Site {result['site']} ({result['name']}). At the site, type:\n\n{result['command']}")
 
@@ -121,7 +108,7 @@ def site_add(directory: Path, name: str, as_json: bool) -> None:
 @json_option
 def site_list(directory: Path, as_json: bool) -> None:
     """List the sites with their state."""
-    result = _do(directory, "site list", {}, as_json)
+    result = do(directory, "site list", {}, as_json)
     if not as_json:
         _show_sites(result["sites"])
 
@@ -132,38 +119,15 @@ def site_list(directory: Path, as_json: bool) -> None:
 @json_option
 def site_show(directory: Path, number: int, as_json: bool) -> None:
     """Show one site with the copies of stores that it holds."""
-    result = _do(directory, "site show", {"site": number}, as_json)
+    result = do(directory, "site show", {"site": number}, as_json)
     if not as_json:
         show_fields(result)
         for copy in result["stores"]:  # type: ignore[attr-defined]
             click.echo(f"  {copy['copy']:<10} {copy['store']}")
 
 
-@main.group()
-def store() -> None:
-    """Stores: where each is active and who else holds a copy."""
-
-
-@store.command("assign")
-@click.argument("directory", type=DIRECTORY, metavar="DIR")
-@click.argument("store_id", type=TEXT)
-@click.option("--site", "number", type=int, required=True, help="The site where the store is active; 1 is the central.")
-@click.option(
-    "--central",
-    type=click.Choice(["collector", "transfer"]),
-    default="collector",
-    show_default=True,
-    help="What the central holds: all of the store's data, or its record only.",
-)
-@json_option
-def store_assign(directory: Path, store_id: str, number: int, central: str, as_json: bool) -> None:
-    """Make a site the one where a store is active, i.e. where its data are edited."""
-    arguments = {"store": store_id, "site": number, "central": central}
-    result = _do(directory, "store assign", arguments, as_json)
-    if not as_json:
-        click.echo(
-            f"Store {result['name']} is active at site {result['site']}; the central's copy: {result['central']}."
-        )
+main.add_command(store)
+main.add_command(visibility)
 
 
 @main.command()
@@ -171,7 +135,7 @@ def store_assign(directory: Path, store_id: str, number: int, central: str, as_j
 @json_option
 def status(directory: Path, as_json: bool) -> None:
     """Show whether every site agrees with the central, and what waits or is held."""
-    result = _do(directory, "status", {}, as_json)
+    result = do(directory, "status", {}, as_json)
     if as_json:
         return
     show_fields(result)

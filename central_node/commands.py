@@ -16,14 +16,14 @@ from central_node.storage.roster import expect_site
 from central_node.storage.status import read_sites, read_status
 from central_node.storage.steps import refresh_topology, route_own
 from central_node.storage.tables import CENTRAL_TABLES
-from central_node.storage.topology import add_site, assign_store, found_central
+from central_node.storage.topology import add_site, found_central
+from central_node.store_commands import StoreCommands, check_name
 from engine.catalogue.descriptors import catalogue
 from engine.command_line import Arguments, plan_import
 from engine.directory import CONFIGURATION_NAME, DirectoryLock, as_directory_errors, parse_address
 from engine.errors import Code, Refused, Unavailable
 from engine.rpc.local_channel import Command, check_arguments
 from engine.rpc.token import EnrolmentToken, write_token
-from engine.rules.topology import CopyType
 from engine.storage.aiosqlite_database import open_database
 from engine.storage.configuration import read_topology
 from engine.storage.csv_import import write_import
@@ -93,8 +93,8 @@ class _Commands:
             "site add": self._site_add,
             "site list": self._site_list,
             "site show": self._site_show,
-            "store assign": self._store_assign,
             "status": self._status,
+            **StoreCommands(self._database, self._settled).by_name(),
         }
 
     async def _import(self, arguments: Arguments) -> dict[str, Any]:
@@ -113,19 +113,6 @@ class _Commands:
 
         number = await self._database.write(add)
         return await self._settled(_told(self._directory, self._configuration, number, name, secret))
-
-    async def _store_assign(self, arguments: Arguments) -> dict[str, Any]:
-        check_arguments(arguments, store=str, site=int, central=str)
-        if arguments["central"] not in (CopyType.COLLECTOR, CopyType.TRANSFER):
-            raise Refused(Code.COMMAND_WRONG, f"The central holds no copy of the type {arguments['central'][:60]!r}.")
-        central = CopyType(arguments["central"])
-        await self._settled({})
-
-        def assign(connection: sqlite3.Connection) -> dict[str, Any]:
-            topology = read_topology(connection)
-            return assign_store(connection, catalogue(), topology, arguments["store"], arguments["site"], central)
-
-        return await self._settled(await self._database.write(assign))
 
     async def _site_list(self, _: Arguments) -> dict[str, Any]:
         return {"sites": await self._sites()}
@@ -162,12 +149,6 @@ class _Commands:
             except Unavailable:
                 pass  # it is done and durable; the feeds follow when there is room again
         return result
-
-
-def check_name(name: str) -> None:
-    """Raises Refused with NAME_WRONG unless people can read and type the name."""
-    if not (0 < len(name) <= 200 and name.isprintable() and name.strip() == name):
-        raise Refused(Code.NAME_WRONG, f"{name[:60]!r} is no name.")
 
 
 async def _route(database: Database) -> None:

@@ -75,6 +75,9 @@ class Code(StrEnum):
     COPY_REQUIRED = "COPY_REQUIRED"
     NOT_VISIBLE = "NOT_VISIBLE"
     RECORD_UNKNOWN = "RECORD_UNKNOWN"
+    STORE_NOT_ACTIVE = "STORE_NOT_ACTIVE"
+    ID_TAKEN = "ID_TAKEN"
+    TABLE_WRONG = "TABLE_WRONG"
     SITE_UNKNOWN = "SITE_UNKNOWN"
     NAME_TAKEN = "NAME_TAKEN"
     NAME_WRONG = "NAME_WRONG"
@@ -143,6 +146,9 @@ CATALOGUE: dict[Code, Advice] = {
     Code.COPY_REQUIRED: Advice(Actor.CENTRAL, False, "See `central-node store show` for the copies of the store."),
     Code.NOT_VISIBLE: Advice(Actor.CENTRAL, False, "Make it visible first with `central-node visibility add`."),
     Code.RECORD_UNKNOWN: Advice(Actor.CENTRAL, False, "Check the id, or import the record first."),
+    Code.STORE_NOT_ACTIVE: Advice(Actor.CENTRAL, False, "Assign it to a site first with `central-node store assign`."),
+    Code.ID_TAKEN: Advice(Actor.CENTRAL, False, "Choose another id, or leave it out and let one be made."),
+    Code.TABLE_WRONG: Advice(Actor.CENTRAL, False, "Name one of these tables."),
     Code.SITE_UNKNOWN: Advice(Actor.CENTRAL, False, "See `central-node site list`."),
     Code.NAME_TAKEN: Advice(Actor.CENTRAL, False, "Choose another name."),
     Code.NAME_WRONG: Advice(Actor.CENTRAL, False, "Choose a name of 1 to 200 printable characters."),

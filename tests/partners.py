@@ -16,11 +16,12 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.attempts import Submitted
 from central_node.storage.checkpoints import read_checkpoint
+from central_node.storage.copies import administering
 from central_node.storage.eras import begin_era
 from central_node.storage.roster import enrol, expect_site, note_positions, open_session, take_positions
 from central_node.storage.steps import Taken, refresh_topology, route_own, take_frames, wake_held
 from central_node.storage.tables import CENTRAL_TABLES
-from central_node.storage.topology import add_site, administering, assign_store, found_central
+from central_node.storage.topology import add_site, assign_store, found_central
 from engine.catalogue.descriptors import catalogue
 from engine.errors import PackhorseError
 from engine.rules.routing import site_scope

@@ -1,28 +1,21 @@
-"""Changes of the topology, each checked as a whole before anything is written."""
+"""Changes of the sync preferences: sites, where stores are active, who else holds a copy of them.
+
+Each is made by `effects.change_topology`, which checks the whole and lets copies follow.
+"""
 
 import secrets
 import sqlite3
 from typing import Any
 
+from central_node.storage.copies import administering, put_copy, random_term_part, visible_at
 from central_node.storage.steps import refresh_topology
 from engine.catalogue.model import Catalogue, Kind
 from engine.errors import Code, Refused
-from engine.rules.topology import CENTRAL_SITE, CopyType, Topology
+from engine.rules.copies import Refusal, SyncWith, holds_every_store, judge_sync_with
+from engine.rules.topology import CENTRAL_SITE, Copy, CopyType, Topology
 from engine.rules.versions import Term
+from engine.storage.configuration import read_topology
 from engine.storage.records import write_meta
-
-
-class administering:  # noqa: N801 - a context manager that reads as a word
-    """While it is entered, records of kind sync may be edited; the edits are captured like any other."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("UPDATE sync_flag SET administering = 1")
-
-    def __exit__(self, *_exception: object) -> None:
-        self._connection.execute("UPDATE sync_flag SET administering = 0")
 
 
 def found_central(connection: sqlite3.Connection, catalogue: Catalogue, name: str) -> None:
@@ -33,13 +26,13 @@ def found_central(connection: sqlite3.Connection, catalogue: Catalogue, name: st
         site=str(CENTRAL_SITE),
         epoch=secrets.token_hex(16),
         sync_term="1",
-        sync_term_id=str(_random()),
+        sync_term_id=str(random_term_part()),
     )
     refresh_topology(connection, catalogue)
     with administering(connection):
         connection.execute(
             "INSERT INTO site (id, name, is_primary, term, term_id) VALUES (?, ?, 1, 1, ?)",
-            (str(CENTRAL_SITE), name, _random()),
+            (str(CENTRAL_SITE), name, random_term_part()),
         )
     refresh_topology(connection, catalogue)
 
@@ -60,6 +53,8 @@ def assign_store(
 ) -> dict[str, Any]:
     """Makes a site the one where a store is active; the term grows when that moves.
 
+    The former active copy becomes a transfer copy, or none where the store is visible to nobody; collectors stay.
+
     Args:
         connection: inside a write transaction.
         catalogue: the tables.
@@ -71,36 +66,91 @@ def assign_store(
     Raises:
         Refused: STORE_UNKNOWN, SITE_UNKNOWN, STORE_HAS_RECORDS; nothing is changed then.
     """
-    row = connection.execute("SELECT name FROM store WHERE id = ?", (store_id,)).fetchone()
-    if row is None:
-        raise Refused(Code.STORE_UNKNOWN, f"There is no store with the id {store_id!r}.")
-    if site not in topology.sites:
-        raise Refused(Code.SITE_UNKNOWN, f"There is no site {site}.")
+    name = store_name(connection, store_id)
+    require_site(topology, site)
     active = topology.active_copies.get(store_id)
     if active is not None and active.site != site:
-        _require_empty(connection, catalogue, store_id, str(row[0]), active.site)
+        _require_empty(connection, catalogue, store_id, name, active.site)
     if active is not None and active.site == site:
         term = active.term
     else:
-        term = Term((active.term.counter if active else _last_term(connection, store_id)) + 1, _random())
+        term = Term((active.term.counter if active else _last_term(connection, store_id)) + 1, random_term_part())
         write_meta(connection, **{f"term/{store_id}": str(term.counter)})
     with administering(connection):
-        if active is not None and active.site not in (site, CENTRAL_SITE):
-            connection.execute("DELETE FROM store_copy WHERE id = ?", (f"{store_id}@{active.site}",))
-        _put_copy(connection, store_id, site, CopyType.ACTIVE, term)
+        if active is not None and active.site != site:
+            put_copy(connection, store_id, active.site, _former(connection, catalogue, topology, active))
+        excludes = active.excludes_transactions if active else False
+        put_copy(connection, store_id, site, CopyType.ACTIVE, term, excludes)
         if site != CENTRAL_SITE:
-            _put_copy(connection, store_id, CENTRAL_SITE, central, Term())
+            put_copy(connection, store_id, CENTRAL_SITE, central)
     return {
         "store": store_id,
-        "name": row[0],
+        "name": name,
         "site": site,
         "central": CopyType.ACTIVE.value if site == CENTRAL_SITE else central.value,
         "term": term.counter,
     }
 
 
+def _former(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, active: Copy) -> CopyType:
+    is_visible = catalogue["name"].visibility_table and (active.store_id, active.site) in visible_at(
+        connection, catalogue
+    )
+    return CopyType.TRANSFER if is_visible or holds_every_store(active.site, topology) else CopyType.NONE
+
+
+def set_sync_with(
+    connection: sqlite3.Connection, catalogue: Catalogue, store_id: str, site: int, wanted: SyncWith
+) -> dict[str, Any]:
+    """Chooses what a site holds of a store, as far as that can be chosen.
+
+    Raises:
+        Refused: STORE_UNKNOWN, SITE_UNKNOWN, STORE_ACTIVE_THERE, COPY_REQUIRED, NOT_VISIBLE; nothing is changed then.
+    """
+    topology, name = read_topology(connection), store_name(connection, store_id)
+    require_site(topology, site)
+    is_visible = (store_id, site) in visible_at(connection, catalogue)
+    judged = judge_sync_with(store_id, site, wanted, is_visible, topology)
+    if isinstance(judged, Refusal):
+        raise Refused(judged.code, judged.says)
+    if judged is not topology.copy_type(store_id, site):
+        with administering(connection):
+            put_copy(connection, store_id, site, judged)
+    return {"store": store_id, "name": name, "site": site, "copy": judged.value, "sync_with": wanted.value}
+
+
+def include_transactions(connection: sqlite3.Connection, store_id: str, included: bool) -> dict[str, Any]:
+    """Sets "include transactions in sync" of a store; it has an effect on dispensaries only.
+
+    Raises:
+        Refused: STORE_UNKNOWN, or STORE_NOT_ACTIVE where the store is active nowhere yet.
+    """
+    topology, name = read_topology(connection), store_name(connection, store_id)
+    active = topology.active_copies.get(store_id)
+    if active is None:
+        raise Refused(Code.STORE_NOT_ACTIVE, f"Store {name} ({store_id}) is active at no site yet.")
+    with administering(connection):
+        put_copy(connection, store_id, active.site, CopyType.ACTIVE, active.term, not included)
+    effective = topology.is_dispensary(store_id)
+    return {"store": store_id, "name": name, "include_transactions": included, "has_effect": effective}
+
+
+def store_name(connection: sqlite3.Connection, store_id: str) -> str:
+    """The name of a store. Raises Refused with STORE_UNKNOWN."""
+    row = connection.execute("SELECT name FROM store WHERE id = ?", (store_id,)).fetchone()
+    if row is None:
+        raise Refused(Code.STORE_UNKNOWN, f"There is no store with the id {store_id!r}.")
+    return str(row[0])
+
+
+def require_site(topology: Topology, site: int) -> None:
+    """Raises Refused with SITE_UNKNOWN."""
+    if site not in topology.sites:
+        raise Refused(Code.SITE_UNKNOWN, f"There is no site {site}.")
+
+
 def _require_empty(connection: sqlite3.Connection, catalogue: Catalogue, store_id: str, name: str, at: int) -> None:
-    for table in catalogue:
+    for table in catalogue.synchronised:
         if table.kind is Kind.STORE and table.store_column:
             query = f"SELECT 1 FROM {table.name} WHERE {table.store_column} = ? LIMIT 1"
             if connection.execute(query, (store_id,)).fetchone():
@@ -117,18 +167,6 @@ def _require_empty(connection: sqlite3.Connection, catalogue: Catalogue, store_i
         )
 
 
-def _put_copy(connection: sqlite3.Connection, store_id: str, site: int, kind: CopyType, term: Term) -> None:
-    connection.execute(
-        "INSERT INTO store_copy (id, store_id, site, type, term, term_id) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET type = excluded.type, term = excluded.term, term_id = excluded.term_id",
-        (f"{store_id}@{site}", store_id, site, kind.value, *term),
-    )
-
-
 def _last_term(connection: sqlite3.Connection, store_id: str) -> int:
     row = connection.execute("SELECT value FROM sync_meta WHERE key = ?", (f"term/{store_id}",)).fetchone()
     return int(row[0]) if row else 0
-
-
-def _random() -> int:
-    return secrets.randbits(62) + 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from packhorse.sync.v1 import document_pb2
 
-from central_node.storage.topology import administering
+from central_node.storage.copies import administering
 from engine.catalogue.descriptors import catalogue
 from engine.rules.routing import subscriptions_of
 from engine.storage.configuration import read_topology

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from packhorse.sync.v1 import document_pb2, session_pb2
 
-from central_node.storage.topology import administering
+from central_node.storage.copies import administering
 from engine.catalogue.descriptors import catalogue
 from engine.errors import Code
 from engine.rpc.trace import open_trace

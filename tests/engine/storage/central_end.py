@@ -9,6 +9,7 @@ from typing import NamedTuple
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.attempts import Submitted
+from central_node.storage.copies import administering
 from central_node.storage.eras import begin_era
 from central_node.storage.roster import (
     check_current,
@@ -19,7 +20,6 @@ from central_node.storage.roster import (
     take_positions,
 )
 from central_node.storage.steps import refresh_topology, route_own, take_frames, wake_held
-from central_node.storage.topology import administering
 from engine.catalogue.codec import codec, record_hash
 from engine.catalogue.descriptors import catalogue
 from engine.errors import PackhorseError
