@@ -24,13 +24,22 @@ from central_node.storage.roster import note_error
 from central_node.storage.steps import IsLate, Taken, refresh_topology, route_own, take_frames, wake_held
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
-from engine.limits import APPLY_SECONDS, INGEST_FRAMES, WATCH_GROWTH, WATCH_SECONDS_BUSY, WATCH_SECONDS_IDLE
+from engine.limits import (
+    APPLY_SECONDS,
+    INGEST_FRAMES,
+    SWEEP_HOURS,
+    SWEEP_PAUSE_SECONDS,
+    WATCH_GROWTH,
+    WATCH_SECONDS_BUSY,
+    WATCH_SECONDS_IDLE,
+)
 from engine.rpc.trace import Trace
 from engine.rules.topology import Topology
 from engine.session.frames import Link
 from engine.session.machine import Event
 from engine.session.pace import Pace
 from engine.storage.database import Database, Work
+from engine.storage.integrity import Mended, sweep_batch
 from engine.storage.schema import repair_schema, schema_is_whole
 
 _log = structlog.get_logger("central")
@@ -76,7 +85,7 @@ class CentralNode:
         self.topology = await self.database.write(partial(refresh_topology, catalogue=self.catalogue))
         self._tasks = [
             asyncio.create_task(self._forever(loop), name=f"central {loop.__name__}")
-            for loop in (self._turn, self._look)
+            for loop in (self._turn, self._look, self._sweep)
         ]
         self._signal.set()
 
@@ -272,6 +281,23 @@ class CentralNode:
             for session in list(self.sessions.values()):
                 if session.follows(taken.moved):
                     session.post(Event("feed_moved"))
+
+    async def _sweep(self) -> None:
+        """At start and daily, beside everything else: finds what was changed behind the triggers (F43)."""
+        await self.check_schema()
+        after = ("", "")
+        while True:
+            mended, after = await sweep_batch(self.database, self.catalogue, after, int(time.time()))
+            if mended != Mended():
+                _log.warning("uncaptured edits were found", queued=mended.queued, put_aside=mended.put_aside)
+                self._signal.set()
+            if mended.wants:
+                for session in list(self.sessions.values()):
+                    session.post(Event("feed_moved"))
+            if after == ("", ""):
+                break
+            await asyncio.sleep(SWEEP_PAUSE_SECONDS)
+        await asyncio.sleep(SWEEP_HOURS * 3600)
 
     async def _look(self) -> None:
         """Notices edits that other programs, or commands, commit into the database."""

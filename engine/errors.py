@@ -99,7 +99,9 @@ CATALOGUE: dict[Code, Advice] = {
     Code.MISSING_REFERENCE: Advice(Actor.NOBODY, True, "It is applied by itself when the other record arrives."),
     Code.UNREADABLE: Advice(Actor.CENTRAL, False, "Upgrade this node, or report the record."),
     Code.NOT_COLLECTED: Advice(Actor.CENTRAL, False, "Make the central's copy of the store a collector."),
-    Code.UNCAPTURED: Advice(Actor.NOBODY, True, "It is mended by itself; find out which program changed the table."),
+    Code.UNCAPTURED: Advice(
+        Actor.NOBODY, True, "Find out which program did it; records of other nodes come back by themselves."
+    ),
     Code.LINEAGE_BROKEN: Advice(
         Actor.SITE, False, "Stop every copy of this site but one; the site works on locally, its edits stay captured."
     ),

@@ -82,6 +82,8 @@ POSITIONS_PER_PAGE = 5_000
 """Feed positions in one message."""
 SWEEP_HOURS = 24
 """How often the rows are compared with what was acknowledged, besides each start."""
+SWEEP_PAUSE_SECONDS = 0.1
+"""Time between two steps of that comparison where other work goes on beside it."""
 CLOCK_WARNING_SECONDS = 3_600
 """From this difference between two clocks on, a person is told."""
 TOKEN_DAYS = 7

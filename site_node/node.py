@@ -16,7 +16,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 import structlog
-from packhorse.sync.v1 import session_pb2
+from packhorse.sync.v1 import document_pb2, session_pb2
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.stop import stop_never
 from tenacity.wait import wait_base, wait_random_exponential
@@ -28,6 +28,7 @@ from engine.limits import (
     RETRY_SECONDS_MAX,
     ROUNDS,
     SWEEP_HOURS,
+    SWEEP_PAUSE_SECONDS,
     WATCH_GROWTH,
     WATCH_SECONDS_BUSY,
     WATCH_SECONDS_IDLE,
@@ -37,10 +38,11 @@ from engine.rpc.trace import open_trace
 from engine.session.machine import Event, Message
 from engine.session.pace import Pace, spread_retry
 from engine.storage.database import Database
-from engine.storage.integrity import sweep_rows, sweep_unknown_rows
+from engine.storage.integrity import Mended, sweep_batch
 from engine.storage.outbox import has_pushable
 from engine.storage.records import Writer, read_meta
 from engine.storage.schema import repair_schema, schema_is_whole
+from engine.storage.wants import read_wants
 from site_node.session import SiteSession, Tally
 from site_node.storage.notes import note
 
@@ -163,15 +165,26 @@ class SiteNode:
             return
         after = ("", "")
         while True:
-            work = partial(sweep_rows, catalogue=self.catalogue, after=after, now=int(time.time()))
-            swept = await self.database.write(work)
-            if swept.queued or swept.wanted:
-                _log.warning("uncaptured edits were found", queued=swept.queued, asked_for=swept.wanted)
-            after = swept.last
+            mended, after = await sweep_batch(self.database, self.catalogue, after, int(time.time()))
+            if mended != Mended():
+                _log.warning("uncaptured edits were found", queued=mended.queued, put_aside=mended.put_aside)
+            if self._session is not None:
+                await asyncio.sleep(SWEEP_PAUSE_SECONDS)
             if after == ("", ""):
                 break
-        await self.database.write(partial(sweep_unknown_rows, catalogue=self.catalogue, now=int(time.time())))
         self._swept_at = time.monotonic()
+        wants = await self.database.read(read_wants)
+        session = self._session
+        if session is not None:
+            wanted = [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in wants]
+            session.post(Event("damaged", wanted))
+            session.post(Event("changed"))
+
+    async def _sweep_daily(self) -> None:
+        """A session may last for weeks: what it would be preceded by happens beside it."""
+        await asyncio.sleep(SWEEP_HOURS * 3600)
+        self._swept_at = 0.0
+        await self._sweep()
 
     # --- synchronising because somebody asked -------------------------------------------------------------------------
 
@@ -203,12 +216,16 @@ class SiteNode:
 
     async def run_forever(self, every_minutes: float | None) -> None:
         """Synchronises until it is cancelled: live, or once in `every_minutes`."""
-        watcher = asyncio.create_task(self._forever(self._look), name="site watch")
+        beside = [
+            asyncio.create_task(self._forever(loop), name=f"site {loop.__name__}")
+            for loop in (self._look, self._sweep_daily)
+        ]
         try:
             await self._forever(partial(self._cycle, every_minutes))
         finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _forever(self, loop: Callable[[], object]) -> None:
         while True:

@@ -33,6 +33,7 @@ from engine.storage.chain import (
     void_frames,
 )
 from engine.storage.database import Database
+from engine.storage.integrity import queue_for_central
 from engine.storage.outbox import has_pushable, waiting
 from engine.storage.parts import body_for, body_of, is_body, lane_state, read_part, stage, staged_for, unstage
 from engine.storage.positions import compare, positions_hash, read_positions, sweep_left
@@ -40,7 +41,8 @@ from engine.storage.push import cut_frame
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer, read_meta, write_meta
 from engine.storage.settle import Settled, retry_deferred, settle
-from site_node.storage.notes import count, note, report_on, wanted_documents
+from engine.storage.wants import read_wants
+from site_node.storage.notes import count, note, report_on
 
 PROTOCOL_VERSION = 1
 
@@ -187,7 +189,7 @@ class SiteSession:
         return Stored(
             welcome.limits,
             read_positions(connection) if welcome.send_positions else [],
-            [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in wanted_documents(connection)],
+            [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in read_wants(connection)],
             welcome.last_applied,
             self._lane(connection, welcome.staged),
             drops_parts=bool(welcome.staged.hash) and not is_body(connection, CENTRAL_SITE, welcome.staged.hash),
@@ -285,6 +287,9 @@ class SiteSession:
         sweep_left(connection, self._catalogue)
         unstage(connection, CENTRAL_SITE)  # a checkpoint comes when nothing goes in parts
         write_meta(connection, era=str(self._era))
+        wanted = [(key.table, key.id) for key in checkpoint.wanted]
+        if queue_for_central(connection, self._catalogue, wanted, last_number(connection)):
+            self.post(Event("changed"))
         acknowledged = int(read_meta(connection)["acknowledged"])
         comparison = compare(connection, checkpoint, acknowledged)
         report = report_on(connection, checkpoint, comparison.comparable, comparison.differing)

@@ -27,17 +27,19 @@ from engine.errors import PackhorseError
 from engine.rules.routing import site_scope
 from engine.rules.topology import CopyType
 from engine.session.frames import Link
-from engine.storage.chain import frames_exceed, stored_frames, void_frames
+from engine.storage.chain import frames_exceed, last_number, stored_frames, void_frames
 from engine.storage.configuration import read_topology
 from engine.storage.database import snapshot, transact
+from engine.storage.integrity import Mended, mend, queue_for_central, sweep_rows
 from engine.storage.pages import Cursor, read_page, read_wanted
 from engine.storage.positions import Comparison, compare, positions_hash, read_positions, sweep_left
 from engine.storage.push import FULL_SIZE, cut_frame
 from engine.storage.receive import Received, apply_pull
-from engine.storage.records import Writer, read_meta, write_meta
+from engine.storage.records import Writer, applying, read_meta, write_meta
 from engine.storage.schema import prepare
 from engine.storage.settle import retry_deferred, settle
 from engine.storage.sqlite_file import open_writer
+from engine.storage.wants import read_wants
 from site_node.storage.notes import found_site, report_on
 from tests.follow_up import follow_up
 
@@ -67,6 +69,25 @@ class Node:
     def execute(self, sql: str, *values: object) -> list[Any]:
         """One statement of another program, committed."""
         return self.connection.execute(sql, values).fetchall()
+
+    def sweep(self) -> Mended:
+        """What was changed behind the triggers is found and mended."""
+        damaged: list[tuple[str, str]] = []
+        swept = self.read(lambda c: sweep_rows(c, catalogue(), ("", "")))
+        while swept.last != ("", ""):
+            damaged += swept.damaged
+            swept = self.read(partial(sweep_rows, catalogue=catalogue(), after=swept.last))
+        return self.write(lambda c: mend(c, catalogue(), damaged, NOW))
+
+    def behind(self, *statements: str) -> None:
+        """What a program does that has switched the triggers off."""
+
+        def execute(connection: sqlite3.Connection) -> None:
+            with applying(connection):
+                for statement in statements:
+                    connection.execute(statement)
+
+        self.write(execute)
 
     def rows(self, table: str) -> set[tuple[Any, ...]]:
         """Every row of a table."""
@@ -141,6 +162,11 @@ class Site(Node):
     def compare(self, checkpoint: session_pb2.PullCheckpoint) -> Comparison:
         """Compares digests with a checkpoint."""
         return self.write(lambda c: compare(c, checkpoint, int(read_meta(c)["acknowledged"])))
+
+    def queue_for_central(self, checkpoint: session_pb2.PullCheckpoint) -> int:
+        """What a session does with what the central asks for."""
+        wanted = [(key.table, key.id) for key in checkpoint.wanted]
+        return self.write(lambda c: queue_for_central(c, catalogue(), wanted, last_number(c)))
 
     def report(self, checkpoint: session_pb2.PullCheckpoint) -> session_pb2.CheckpointReport:
         """What a session says of a checkpoint."""
@@ -322,8 +348,11 @@ def synchronise(central: Central, site: Site) -> session_pb2.CheckpointReport:
     for _ in range(5):
         push(central, site)
         pull(central, site)
+        if asked := site.read(read_wants):
+            site.apply(central.wanted(site, asked))
         if not site.count("sync_outbox", "token <> framed_token"):
             break
     told = checkpoint(central, site)
     assert told is not None
+    site.queue_for_central(told)
     return site.report(told)

@@ -2,13 +2,16 @@
 
 import sqlite3
 from collections.abc import Container, Mapping
+from itertools import islice
 
-from packhorse.sync.v1 import session_pb2
+from packhorse.sync.v1 import document_pb2, session_pb2
 
+from engine.limits import WANT_DOCUMENTS
 from engine.storage.digests import read_digests
-from engine.storage.feeds import heads
+from engine.storage.feeds import heads, scopes_in_force
 from engine.storage.held import held_count
 from engine.storage.pages import Cursor
+from engine.storage.wants import read_wants
 
 
 def read_checkpoint(
@@ -57,6 +60,16 @@ def read_checkpoint(
             )
         )
     frame = connection.execute("SELECT frame_number FROM central_site WHERE site = ?", (site,)).fetchone()[0]
-    return session_pb2.PullCheckpoint(
-        round=round_, last_frame=frame, feeds=feeds, held=held_count(connection, site), subscriptions=len(cursors)
+    told = session_pb2.PullCheckpoint(round=round_, last_frame=frame, feeds=feeds, wanted=_wanted(connection, cursors))
+    told.held, told.subscriptions = held_count(connection, site), len(cursors)
+    return told
+
+
+def _wanted(connection: sqlite3.Connection, scopes: Container[str]) -> list[document_pb2.RecordKey]:
+    """The damaged documents of these scopes, which whoever owns them is asked for (F43)."""
+    concerned = (
+        document_pb2.RecordKey(table=key[0], id=key[1])
+        for key in read_wants(connection)
+        if any(scope in scopes for scope in scopes_in_force(connection, key))
     )
+    return list(islice(concerned, WANT_DOCUMENTS))

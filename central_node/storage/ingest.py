@@ -15,7 +15,7 @@ tombstone of a document that never got here ends it (F4).
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2, session_pb2
@@ -44,6 +44,7 @@ from engine.storage.records import (
     read_states,
     write_changes,
 )
+from engine.storage.wants import end_wants, read_wants
 
 
 class Pushed(NamedTuple):
@@ -85,6 +86,8 @@ class Ingest:
         self._states: dict[Key, State] = {}
         self._roots: dict[Key, Row] = {}
         self._held: dict[Key, Held] = {}
+        self._damaged: set[Key] = set()
+        """What was changed here behind the triggers: only a whole document mends it (F43)."""
         self._accepted: set[Key] = set()
         self._outcomes: list[session_pb2.Outcome] = []
         self._ended: list[Key] = []
@@ -138,6 +141,7 @@ class Ingest:
             for record_id, row in read_rows(self._connection, self._catalogue[table], ids).items():
                 self._roots[table, record_id] = row
         self._held = held_documents(self._connection, [d.key for d in pushed], self._writer.site)
+        self._damaged = {*read_wants(self._connection)}
 
     # --- judging ------------------------------------------------------------------------------------------------------
 
@@ -180,7 +184,8 @@ class Ingest:
                 self._say(document, session_pb2.DISPOSITION_NEED_WHOLE)
                 return None
             document = document._replace(base=(base := held.base))
-        if base != stored and not document.message.whole:
+        torn = base != stored or (document.key in self._damaged and root_row is not None)
+        if torn and not document.message.whole:
             self._say(document, session_pb2.DISPOSITION_NEED_WHOLE)
             return None
         if stored != base and self._was_held(document, stored):
@@ -320,7 +325,7 @@ class Ingest:
         wanted: dict[str, set[str]] = {}
         for _, changes, _ in candidates:
             for change in changes:
-                for table, record_id in _required(change):
+                for table, record_id in change.required():
                     wanted.setdefault(table, set()).add(record_id)
         doubtful: set[Key] = set()
         for table, ids in wanted.items():
@@ -335,7 +340,7 @@ class Ingest:
     def _first_missing(self, document: Pushed, changes: list[Change], doubtful: set[Key]) -> Reason | None:
         own = {(change.table.name, change.id) for change in changes}
         for change in changes:
-            for key in _required(change):
+            for key in change.required():
                 if key in doubtful and key not in self._accepted and key not in own:
                     says = f"{_name(document)} refers to {key[0]} {key[1][:ID_BYTES_MAX]}, which is not here yet."
                     return Reason(Code.MISSING_REFERENCE, says, key)
@@ -357,6 +362,8 @@ class Ingest:
         with applying(self._connection):
             write_changes(self._connection, [entry.change for entry in last.values()], self._writer, self._now)
         let_go(self._connection, self._ended, self._writer.site)
+        if self._damaged:
+            end_wants(self._connection, self._ended)
         wake(self._connection, last)
         moved = publish(self._connection, list(last.values()))
         roots = [entry.change for entry in last.values() if not entry.change.table.parent]
@@ -388,10 +395,3 @@ class Ingest:
 
 def _name(document: Pushed) -> str:
     return f"{document.message.table[:60]} {document.message.id[:ID_BYTES_MAX]}"
-
-
-def _required(change: Change) -> Iterable[Key]:
-    if change.row is not None:
-        for place, table in change.table.required:
-            if target := change.row[place]:
-                yield table, str(target)

@@ -8,7 +8,9 @@ from engine.limits import CLOCK_WARNING_SECONDS, COUNT_CAP
 from engine.reporting import capped, estimated, instant
 from engine.rules.topology import CENTRAL_SITE
 from engine.storage.held import held_count, held_list
+from engine.storage.integrity import kept_aside
 from engine.storage.pages import count_beyond
+from engine.storage.wants import read_wants
 
 _BROKEN = ("LINEAGE_BROKEN", "COPIED", "CENTRAL_RESTORED", "CHAIN_BROKEN")
 
@@ -90,7 +92,8 @@ def read_status(
     """The central node and all its sites; `trouble` is why it cannot work at the moment."""
     sites = read_sites(connection, connected, running)
     held = held_count(connection)
-    agrees = all(site["in_agreement"] for site in sites if site["enrolled"]) and not held
+    damaged = read_wants(connection)
+    agrees = all(site["in_agreement"] for site in sites if site["enrolled"]) and not held and not damaged
     own = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM sync_outbox LIMIT {COUNT_CAP + 1})").fetchone()[0]
     states = {site["state"] for site in sites if site["enrolled"]}
     state = "stopped" if not running else "held" if held else "in_agreement" if agrees else "waiting"
@@ -112,6 +115,8 @@ def read_status(
         else next((site["last_error"] for site in sites if site["last_error"]), None),
         "trouble": trouble.code.value if trouble is not None else None,
         "schema_repaired": _noted(connection, "schema_repaired"),
+        **kept_aside(connection),
+        "asked_for": len(damaged),
         "sites": sites,
         "held_documents": held_list(connection),
     }

@@ -205,7 +205,8 @@ class CentralMachine(Machine):
         return []
 
     def _on_feed_moved(self, _: None) -> list[Step]:
-        self._dirty = True
+        """Something is to be told: entries of a feed, subscriptions, or documents that are asked for."""
+        self._dirty = self._owed = True
         return self._serve()
 
     def _on_page_loaded(self, page: PageLoaded) -> list[Step]:

@@ -21,6 +21,7 @@ from engine.session.frames import to_wire
 from engine.storage.feeds import LEAVE, heads
 from engine.storage.outbox import Present
 from engine.storage.records import Key, State, Writer, chunks
+from engine.storage.wants import read_wants
 
 # The conditions of the partial indexes are repeated: without them SQLite reads all feeds for every page. They come
 # last: SQLite begins its search at the first condition on the position, and would read a feed from its start.
@@ -193,6 +194,8 @@ def _section(
         if entry.state != LEAVE and entry.table in tables:
             root = (_root_table(catalogue, entry), entry.root_id or entry.id)
             groups.setdefault(root, []).append((entry.table, entry.id))
+    for damaged in read_wants(connection):  # they come with new positions when they are mended (F43)
+        groups.pop(damaged, None)
     for root, members in groups.items():
         section.documents.append(_document(catalogue, root, members, present, receiver))
     return section
@@ -248,9 +251,9 @@ def read_wanted(
     """Whole documents by key, with their tombstones, until the next one would pass the limit, but at least one; keys
     outside the receiver's scopes are passed over."""
     documents: list[document_pb2.Document] = []
-    size = 0
+    damaged, size = set(read_wants(connection)), 0
     for place, (table, root_id) in enumerate(roots):
-        if table not in catalogue or catalogue[table].parent:
+        if table not in catalogue or catalogue[table].parent or (table, root_id) in damaged:
             continue
         rows = connection.execute(
             "SELECT s.name FROM sync_membership AS m JOIN sync_scope AS s USING (scope)"

@@ -37,6 +37,7 @@ from engine.storage.records import (
 )
 from engine.storage.scopes import scope_numbers
 from engine.storage.settle import settle_echo
+from engine.storage.wants import end_wants
 
 
 @dataclass
@@ -134,9 +135,7 @@ def apply_pull(
         "UPDATE sync_scope SET position = ? WHERE scope = ?",
         [(section.to_position, numbers[section.scope]) for section in body.sections],
     )
-    connection.executemany(
-        "DELETE FROM sync_want WHERE table_name = ? AND id = ?", [(d.table, d.id) for d in body.wanted]
-    )
+    end_wants(connection, [(document.table, document.id) for document in body.wanted])
     connection.executemany("INSERT OR IGNORE INTO sync_want VALUES (?, ?)", received.wants)
     if TOPOLOGY_TABLES & {record.table.name for record in arrived} or body.subscriptions:
         write_rights(connection, catalogue, me.site, read_topology(connection))

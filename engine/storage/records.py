@@ -40,6 +40,13 @@ class Change(NamedTuple):
     content: bytes = b""
     """The record as it travels, where it was read here to be sent."""
 
+    def required(self) -> Iterator[Key]:
+        """The records that it refers to and cannot be without."""
+        if self.row is not None:
+            for place, table in self.table.required:
+                if target := self.row[place]:
+                    yield table, str(target)
+
 
 class Writer(NamedTuple):
     """Who wrote a record: a site and the incarnation of its database."""

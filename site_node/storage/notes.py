@@ -9,9 +9,11 @@ from packhorse.sync.v1 import session_pb2
 from engine.limits import CLOCK_WARNING_SECONDS, DIFFERING_SCOPES
 from engine.reporting import capped, estimated, instant
 from engine.storage.held import held_count, held_list
+from engine.storage.integrity import kept_aside
 from engine.storage.outbox import waiting
 from engine.storage.records import read_meta, write_meta
 from engine.storage.settle import held_at_peer
+from engine.storage.wants import read_wants
 
 
 def found_site(connection: sqlite3.Connection, site: int, name: str, installation: str, epoch: bytes) -> None:
@@ -45,11 +47,6 @@ def count(connection: sqlite3.Connection, key: str, more: int) -> None:
     )
 
 
-def wanted_documents(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """The documents that this site has asked for and not got."""
-    return connection.execute("SELECT table_name, id FROM sync_want").fetchall()
-
-
 def held_total(connection: sqlite3.Connection) -> int:
     """Documents held here or, as far as this site knows, at the central."""
     return held_count(connection) + held_at_peer(connection)
@@ -60,7 +57,7 @@ def report_on(
 ) -> session_pb2.CheckpointReport:
     """What this site says of a checkpoint: agreement is equal digests, nothing waiting and nothing held (law 10)."""
     to_push, held = waiting(connection), held_total(connection)
-    missing = connection.execute("SELECT 1 FROM sync_want LIMIT 1").fetchone() is not None
+    missing = checkpoint.wanted or read_wants(connection)
     agrees = comparable and not differing and not to_push and not held and not missing and not checkpoint.held
     return session_pb2.CheckpointReport(
         round=checkpoint.round,
@@ -93,7 +90,7 @@ def read_status(connection: sqlite3.Connection, running: bool, unnoted: Mapping[
         "differing": [scope for scope in noted.get("differing", "").split(", ") if scope],
         "clock_difference_seconds": int(clock) if clock else None,
         "clock_warning": bool(clock) and abs(int(clock)) >= CLOCK_WARNING_SECONDS,
-        "kept_aside": connection.execute("SELECT count(*) FROM sync_aside").fetchone()[0],
+        **kept_aside(connection),
         "schema_repaired": noted.get("schema_repaired") or None,
         "totals": dict(connection.execute("SELECT key, value FROM sync_total")),
         "held_documents": [*held_list(connection), *_held_there(connection)],

@@ -27,7 +27,7 @@ async def until(condition: str, database: Path, expected: object, seconds: float
 
 
 @pytest.mark.parametrize("how", ["the apply flag", "a dropped trigger"])
-async def test_a_damaged_row_at_a_site_is_wanted_and_comes_back(country: Country, how: str) -> None:
+async def test_f43_a_damaged_row_at_a_site_is_wanted_and_comes_back(country: Country, how: str) -> None:
     site = await joined(country, "Badili", BADILI)
     whole = one(site.database, "SELECT name FROM item ORDER BY id")
     with opened(site.database) as connection:
@@ -55,7 +55,7 @@ async def test_a_damaged_row_at_a_site_is_wanted_and_comes_back(country: Country
         connection.execute("UPDATE item SET name = 'again'")
 
 
-async def test_an_uncaptured_edit_of_an_own_record_is_queued(country: Country) -> None:
+async def test_f43_an_uncaptured_edit_of_an_own_record_is_queued(country: Country) -> None:
     site = await joined(country, "Badili", BADILI)
     write_stock(site.database, BADILI, 3)
     assert (await site.sync()).exit_code == 0
@@ -67,6 +67,31 @@ async def test_an_uncaptured_edit_of_an_own_record_is_queued(country: Country) -
         connection.execute("COMMIT")
     assert (await site.sync()).exit_code == 0
     assert one(country.central.database, "SELECT batch FROM stock_line WHERE id = 'stock-00001'") == "uncaptured"
+
+
+async def test_f43_a_row_damaged_at_the_central_comes_back_from_its_owner(country: Country) -> None:
+    """Found at the start of the central, beside everything else; the site is asked in a checkpoint."""
+    site = await joined(country, "Badili", BADILI)
+    write_stock(site.database, BADILI, 3)
+    write_invoice(site.database, BADILI, "damaged-invoice", lines=4)
+    assert (await site.sync()).exit_code == 0
+    tables = ("stock_line", "invoice", "invoice_line")
+    whole = [one(site.database, f"SELECT group_concat(quote(id)) FROM {table}") for table in tables]
+    await site.start()
+    await country.central.kill()
+    with opened(country.central.database) as connection:
+        connection.execute("BEGIN")
+        connection.execute("UPDATE sync_flag SET applying = 1")
+        connection.execute("UPDATE stock_line SET batch = 'damaged' WHERE id = 'stock-00001'")
+        connection.execute("DELETE FROM invoice_line WHERE id = (SELECT max(id) FROM invoice_line)")
+        connection.execute("UPDATE sync_flag SET applying = 0")
+        connection.execute("COMMIT")
+    await country.central.start()
+    await until("SELECT count(*) FROM sync_aside", country.central.database, 2)
+    await until("SELECT count(*) FROM sync_want", country.central.database, 0)
+    assert await country.until_agreed(30)
+    assert one(country.central.database, "SELECT count(*) FROM stock_line WHERE batch = 'damaged'") == 0
+    assert [one(country.central.database, f"SELECT group_concat(quote(id)) FROM {table}") for table in tables] == whole
 
 
 async def test_f05_a_push_with_a_wrong_base_is_held_at_both_ends_and_the_rest_flows_on(country: Country) -> None:

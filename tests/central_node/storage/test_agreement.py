@@ -12,6 +12,7 @@ from packhorse.sync.v1 import session_pb2
 
 from engine.catalogue.codec import codec, record_hash
 from engine.catalogue.descriptors import catalogue
+from engine.storage.integrity import Mended
 from tests.partners import (
     EVERY_TABLE,
     Central,
@@ -124,6 +125,7 @@ def check(story: Story) -> None:
     assert digests_of_rows(story.central, told) == digests_told(told), "a checkpoint speaks of what is there (F44)"
     found = story.site.compare(told)
     assert not found.differing, "nobody did anything wrong, and yet the digests differ"
+    assert story.central.sweep() == story.site.sweep() == Mended(), "nobody did anything wrong"
     report = story.site.report(told)
     if report.in_agreement:
         for table in SHARED:

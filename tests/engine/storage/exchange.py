@@ -31,7 +31,8 @@ from engine.storage.positions import compare, sweep_left
 from engine.storage.records import read_meta
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
-from site_node.storage.notes import found_site, wanted_documents
+from engine.storage.wants import read_wants
+from site_node.storage.notes import found_site
 from tests.engine.storage.central_end import CentralEnd, Session
 from tests.engine.storage.site_end import NOW, PLENTY, SiteEnd
 
@@ -73,7 +74,7 @@ class Exchange:
         """Pages, and what the site wants, until neither is left; then the sweep of the checkpoint."""
         while (body := self.central.page(session, records)) is not None:
             site.apply(body, session.welcome.era)
-        while asked := site.read(wanted_documents):
+        while asked := site.read(read_wants):
             site.apply(self.central.wanted(session, asked))
         self.central.note(session)
         site.write(lambda c: sweep_left(c, catalogue()))

@@ -538,6 +538,7 @@ class PullCheckpoint(_message.Message):
     FEEDS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     SUBSCRIPTIONS_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """The last push checkpoint that was received."""
     last_frame: _builtins.int
@@ -552,6 +553,12 @@ class PullCheckpoint(_message.Message):
     def feeds(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeedCheckpoint]:
         """The feeds that moved since the last checkpoint of this session; in the first one, all of them."""
 
+    @_builtins.property
+    def wanted(self) -> _containers.RepeatedCompositeFieldContainer[_document_pb2.RecordKey]:
+        """Documents of these feeds that were damaged at the central. The site that owns one sends it again, whole; the others
+        pass them over. At most 500; they are asked for again until they have come.
+        """
+
     def __init__(
         self,
         *,
@@ -560,10 +567,11 @@ class PullCheckpoint(_message.Message):
         feeds: _abc.Iterable[Global___FeedCheckpoint] | None = ...,
         held: _builtins.int = ...,
         subscriptions: _builtins.int = ...,
+        wanted: _abc.Iterable[_document_pb2.RecordKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feeds", b"feeds", "held", b"held", "last_frame", b"last_frame", "round", b"round", "subscriptions", b"subscriptions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feeds", b"feeds", "held", b"held", "last_frame", b"last_frame", "round", b"round", "subscriptions", b"subscriptions", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
