@@ -4,18 +4,20 @@ The work is queued in the transaction that makes it necessary and done in one of
 it twice changes nothing (law 11, F35).
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 import structlog
 
 from central_node.storage.copies import automatic_changes, visible_at, write_copies
 from central_node.storage.routing import Router
 from engine.catalogue.model import Catalogue, Kind, Row, Table
-from engine.rules.topology import CENTRAL_SITE, Topology
+from engine.rules.topology import CENTRAL_SITE, CopyType, Topology
 from engine.storage.configuration import TOPOLOGY_TABLES
 from engine.storage.feeds import Routed, publish
-from engine.storage.records import Change, Key, State, read_rows, read_states
+from engine.storage.records import Change, Key, State, read_meta, read_rows, read_states, write_meta
 from engine.storage.work import (
     EVERYTHING,
     QUEUE,
@@ -52,17 +54,21 @@ def queue_follow_up(
     queue_work(connection, Processor.ROUTE, documents)
 
 
-def queue_withheld(connection: sqlite3.Connection, catalogue: Catalogue, before: Topology, after: Topology) -> None:
-    """Queues the documents of the central's own stores that begin or cease to leave their transactions out (F32)."""
-    for store, copy in after.active_copies.items():
-        if copy.site != CENTRAL_SITE:
-            continue
-        if before.withholds_transactions(store) == after.withholds_transactions(store):
-            continue
-        for table in catalogue.synchronised:
-            if table.follows_transactions:
-                these = f"SELECT ?, ?, id, 1 FROM {table.name} WHERE {table.store_column} = ?"
-                connection.execute(QUEUE.format(values=these), (Processor.ROUTE, table.name, store))
+def queue_withheld(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology) -> None:
+    """Queues the documents of the central's own stores that have begun or ceased to leave their transactions out (F32).
+
+    What was decided last stands in the database, so that nothing is missed whoever changed it and whenever.
+    """
+    own = (copy.store_id for copy in topology.copies_at(CENTRAL_SITE) if copy.type is CopyType.ACTIVE)
+    now = {store for store in own if topology.withholds_transactions(store)}
+    before = set(json.loads(read_meta(connection).get("withheld", "[]")))
+    if now == before:
+        return
+    for store, table in product(sorted(now ^ before), catalogue.synchronised):
+        if table.follows_transactions:
+            these = f"SELECT ?, ?, id, 1 FROM {table.name} WHERE {table.store_column} = ?"
+            connection.execute(QUEUE.format(values=these), (Processor.ROUTE, table.name, store))
+    write_meta(connection, withheld=json.dumps(sorted(now)))
 
 
 def do_follow_up(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology) -> tuple[set[str], int]:
@@ -72,21 +78,31 @@ def do_follow_up(connection: sqlite3.Connection, catalogue: Catalogue, topology:
     """
     works = waiting_work(connection, _WORK_AT_ONCE)
     moved: set[str] = set()
-    copies = [work for work in works if work.processor is Processor.COPIES]
-    documents = [work for work in works if work.processor is Processor.ROUTE]
-    for pieces in [[work] for work in copies] + ([documents] if documents else []):
-        connection.execute("SAVEPOINT work")
-        try:
-            moved |= _do(connection, catalogue, topology, pieces)
-        except sqlite3.OperationalError:
-            raise  # the disk or another program: nothing can be done now
-        except Exception as error:
-            connection.execute("ROLLBACK TO work")
-            _log.exception("follow-up work could not be done", pieces=len(pieces))
-            for work in pieces:
-                note_problem(connection, work, type(error).__name__)
-        connection.execute("RELEASE work")
+    for processor in Processor:
+        if pieces := [work for work in works if work.processor is processor]:
+            moved |= _attempt(connection, catalogue, topology, pieces)
     return moved, len(works)
+
+
+def _attempt(
+    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, pieces: Sequence[Work]
+) -> set[str]:
+    """Does pieces of one processor together; where that fails, one by one, and keeps the culprit with its reason."""
+    connection.execute("SAVEPOINT work")
+    try:
+        moved = _do(connection, catalogue, topology, pieces)
+    except sqlite3.OperationalError:
+        raise  # the disk or another program: nothing can be done now
+    except Exception as error:
+        connection.execute("ROLLBACK TO work")
+        if len(pieces) > 1:
+            moved = set().union(*(_attempt(connection, catalogue, topology, [piece]) for piece in pieces))
+        else:
+            _log.exception("follow-up work could not be done", processor=pieces[0].processor, about=pieces[0].key)
+            note_problem(connection, pieces[0], type(error).__name__)
+            moved = set()
+    connection.execute("RELEASE work")
+    return moved
 
 
 def _do(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, pieces: Sequence[Work]) -> set[str]:

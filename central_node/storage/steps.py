@@ -259,8 +259,7 @@ def route_own(
         return taken, topology
     queue_follow_up(connection, catalogue, ((document.root, None) for document in edited))
     if any(document.root.name in TOPOLOGY_TABLES for document in edited):
-        before, topology = topology, refresh_topology(connection, catalogue)
-        queue_withheld(connection, catalogue, before, topology)
+        topology = refresh_topology(connection, catalogue)
         connection.execute("UPDATE sync_held SET ready = 1 WHERE code = ?", (Code.NOT_COLLECTED,))
         edited += _copies_at_central(connection, catalogue, edited)
     writer = central_writer(connection)
@@ -356,4 +355,5 @@ def refresh_topology(connection: sqlite3.Connection, catalogue: Catalogue) -> To
     topology, meta = read_topology(connection), read_meta(connection)
     sync = Term(int(meta["sync_term"]), int(meta["sync_term_id"]))
     write_rights(connection, catalogue, CENTRAL_SITE, topology, {Owner(Right.SYNC): sync})
+    queue_withheld(connection, catalogue, topology)
     return topology

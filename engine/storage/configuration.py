@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from engine.catalogue.model import Catalogue, Kind
 from engine.rules.authority import Owner, Right, is_collected, rights_of
-from engine.rules.topology import Copy, CopyType, Site, Store, Topology
+from engine.rules.topology import CENTRAL_SITE, Copy, CopyType, Site, Store, Topology
 from engine.rules.versions import Term
 
 CONFIGURATION_TABLES = frozenset(("site", "store_copy"))
@@ -58,7 +58,8 @@ def write_rights(
         "INSERT OR REPLACE INTO sync_authority VALUES (?, ?, ?, ?)",
         [(*key, *value) for key, value in wanted.items() if there.get(key) != value],
     )
-    _write_withheld(connection, catalogue, [owner for owner in rights if owner.right is Right.STORE], topology)
+    if site != CENTRAL_SITE:  # what the central leaves out of its own stores is in no scope
+        _write_withheld(connection, catalogue, [owner for owner in rights if owner.right is Right.STORE], topology)
 
 
 def _write_withheld(
