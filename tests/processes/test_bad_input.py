@@ -1,6 +1,7 @@
 """Wrong words typed by people: each gets a sentence and an exit code, never a traceback, and loses nothing."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from engine.errors import Code
 from field_lab.country import Country, Done, Node, free_port
-from tests.processes.supplies import BADILI, one, write_stock
+from tests.processes.supplies import BADILI, one, opened, write_stock
 from tests.processes.test_main_job import joined
 
 pytestmark = pytest.mark.processes
@@ -141,6 +142,44 @@ async def test_a_site_import_where_the_rules_allow_it(country: Country, tmp_path
     assert done.json["imported"] == 1
     assert (await site.sync()).exit_code == 0
     assert one(country.central.database, "SELECT name FROM location") == "Shelf, first"
+
+
+async def test_a_database_of_a_newer_version_is_left_alone(country: Country, tmp_path: Path) -> None:
+    site = await joined(country, "Badili", BADILI)
+    await country.central.stop()
+    file = tmp_path / "units.csv"
+    file.write_text("id,name\nu,x\n")
+    for node in (country.central, site):
+        with opened(node.database) as connection:
+            connection.execute("PRAGMA user_version = 99")
+            before = list(connection.iterdump())
+        for words in (("serve", "DIR"), ("status", "DIR"), ("import", "DIR", "unit", str(file))):
+            assert_refused(await node.command(*words), Code.DATABASE_NEWER)
+        with opened(node.database) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (99,)
+            assert list(connection.iterdump()) == before, "an older program never touches a newer database"
+    assert_refused(await site.sync(), Code.DATABASE_NEWER)
+
+
+async def test_an_id_that_is_no_utf_8_is_refused_and_behind_the_triggers_it_stops_nothing(country: Country) -> None:
+    site = await joined(country, "Badili", BADILI)
+    insert = f"INSERT INTO location (id, store_id) VALUES (CAST(x'63ff' AS TEXT), '{BADILI}')"
+    with opened(site.database) as connection:
+        with pytest.raises(sqlite3.IntegrityError, match=r"in UTF-8 \(rule ID_REQUIRED\)"):
+            connection.execute(insert)
+        for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute(insert)
+    assert (await site.sync()).json["held"] == 1
+    write_stock(site.database, BADILI, 3)
+    done = await site.sync()
+    assert done.json["pushed"] == 3 and done.json["waiting_to_push"] == 0, done.stdout
+    (told,) = done.json["held_documents"]
+    assert "an id is no UTF-8, first that of x'63FF'" in told["sentence"]
+    assert one(country.central.database, "SELECT count(*) FROM stock_line") == 3
+    with opened(site.database) as connection:
+        connection.execute("DELETE FROM location WHERE id = CAST(x'63ff' AS TEXT)")
+    assert (await site.sync()).json["in_agreement"], "once it is gone, nothing is left of it"
 
 
 AS_NOBODY = """
