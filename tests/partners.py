@@ -53,7 +53,7 @@ class Node:
     """A database and what a program does to it."""
 
     def __init__(self, path: Path, more: tuple[str, ...] = ()) -> None:
-        self.path = path
+        self.path, self.now = path, NOW
         self.connection = open_writer(path)
         self.connection.execute("PRAGMA synchronous = OFF")  # nothing here cuts the power
         prepare(self.connection, catalogue(), more)
@@ -77,7 +77,7 @@ class Node:
         while swept.last != ("", ""):
             damaged += swept.damaged
             swept = self.read(partial(sweep_rows, catalogue=catalogue(), after=swept.last))
-        return self.write(lambda c: mend(c, catalogue(), damaged, NOW))
+        return self.write(lambda c: mend(c, catalogue(), damaged, self.now))
 
     def behind(self, *statements: str) -> None:
         """What a program does that has switched the triggers off."""
@@ -134,7 +134,7 @@ class Site(Node):
 
     def cut(self, size: tuple[int, int] = FULL_SIZE) -> document_pb2.Frame | None:
         """Cuts the next frame."""
-        return self.write(lambda c: cut_frame(c, catalogue(), self.number, NOW, size))
+        return self.write(lambda c: cut_frame(c, catalogue(), self.number, self.now, size))
 
     def cut_all(self, size: tuple[int, int] = FULL_SIZE) -> list[document_pb2.Frame]:
         """Cuts until nothing waits; returns every frame that is not settled, those of before included."""
@@ -157,7 +157,7 @@ class Site(Node):
 
     def apply(self, body: document_pb2.PullBody) -> Received:
         """Takes a pull frame."""
-        return self.write(lambda c: apply_pull(c, catalogue(), self.me, body, NOW))
+        return self.write(lambda c: apply_pull(c, catalogue(), self.me, body, self.now))
 
     def compare(self, checkpoint: session_pb2.PullCheckpoint) -> Comparison:
         """Compares digests with a checkpoint."""
@@ -223,9 +223,9 @@ class Central(Node):
             connection.execute(
                 "INSERT INTO store (id, name, name_id, mode) VALUES (?, ?, 'name', 'store')", (store, store)
             )
-            assert expect_site(connection, f"site {number}", secret, NOW) == number
+            assert expect_site(connection, f"site {number}", secret, self.now) == number
             add_site(connection, number, f"site {number}")
-            enrol(connection, secret, secrets.token_hex(16), bytes(32), epoch, NOW)
+            enrol(connection, secret, secrets.token_hex(16), bytes(32), epoch, self.now)
             topology = read_topology(connection)
             assign_store(connection, catalogue(), topology, store, number, CopyType.COLLECTOR)
             refresh_topology(connection, catalogue())
@@ -251,11 +251,11 @@ class Central(Node):
         """What the loop does between frames: routes own changes, wakes what waited."""
         while self.count("sync_outbox", "token <> framed_token"):
             _, self.topology = self.write(
-                lambda c: route_own(c, catalogue(), self.topology, NOW)  # the topology of the turn before
+                lambda c: route_own(c, catalogue(), self.topology, self.now)  # the topology of the turn before
             )
         self.write(lambda c: follow_up(c, self.topology))
         while self.count("sync_held", "ready = 1"):
-            self.write(lambda c: wake_held(c, catalogue(), self.topology, NOW))
+            self.write(lambda c: wake_held(c, catalogue(), self.topology, self.now))
 
     def submitted(self, site: Site, frame: document_pb2.Frame) -> Submitted:
         """A frame as the present session of the site hands it in."""
@@ -264,7 +264,7 @@ class Central(Node):
     def take(self, frames: Iterable[Submitted]) -> Taken:
         """Takes frames of any sites, in one transaction."""
         every = list(frames)
-        return self.write(lambda c: take_frames(c, catalogue(), self.topology, every, NOW))
+        return self.write(lambda c: take_frames(c, catalogue(), self.topology, every, self.now))
 
     def take_from(self, site: Site, frames: Iterable[document_pb2.Frame]) -> list[Acknowledgement]:
         """Takes frames of one site."""
@@ -288,7 +288,7 @@ class Central(Node):
 def greet(central: Central, site: Site) -> session_pb2.Welcome:
     """Begins a session at the central: Hello, and the Welcome that answers it."""
     hello, session, topology, number = site.hello(), secrets.token_hex(8), central.topology, site.number
-    opened = central.write(lambda c: open_session(c, hello, session, secrets.token_bytes(32), topology, NOW))
+    opened = central.write(lambda c: open_session(c, hello, session, secrets.token_bytes(32), topology, central.now))
     cursors, changes = opened.cursors, opened.changes
     if opened.welcome.send_positions:
         positions = site.read(read_positions)

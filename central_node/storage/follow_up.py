@@ -137,6 +137,7 @@ def _live_records(connection: sqlite3.Connection, catalogue: Catalogue, root: Ta
     keys = [(root.name, root_id)]
     names = {member.name for member in catalogue.members_of(root.name)}
     if names:
-        found = connection.execute("SELECT table_name, id FROM sync_record WHERE root_id = ?", (root_id,))
+        query = "SELECT table_name, id FROM sync_record WHERE root_id <> '' AND root_id = ?"
+        found = connection.execute(query, (root_id,))
         keys += [(row[0], row[1]) for row in found if row[0] in names]
     return {key: state for key, state in read_states(connection, keys).items() if not state.deleted}

@@ -8,13 +8,17 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packhorse.sync.v1 import session_pb2
+from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.catalogue.codec import codec, record_hash
 from engine.catalogue.descriptors import catalogue
+from engine.errors import Code
+from engine.rules.versions import NEVER
+from engine.storage.held import Reason, hold
 from engine.storage.integrity import Mended
 from tests.partners import (
     EVERY_TABLE,
+    NOW,
     Central,
     checkpoint,
     connect,
@@ -248,3 +252,31 @@ def test_f25_a_site_that_lacks_a_table_can_agree(story: Story, tmp_path: Path, u
             assert not older.count(table)
         else:
             assert older.rows(table) == story.central.rows(table) != set()
+
+
+@pytest.mark.parametrize(
+    "lacks",
+    ["nothing", "comparable", "digests", "pushed", "held here", "held there", "asked for", "asked by the central"],
+)
+def test_law10_agreement_needs_all_of_it(story: Story, lacks: str) -> None:
+    """Equal digests of comparable states, nothing waiting, nothing held: each of them by itself is not enough."""
+    if lacks == "pushed":
+        story.make("stock")
+    told = checkpoint(story.central, story.site)
+    assert told is not None
+    match lacks:
+        case "comparable":
+            told.last_frame += 1
+        case "digests":
+            told.feeds[0].digests[0].count += 1
+        case "held here":
+            why = Reason(Code.UNREADABLE, "It cannot be read.")
+            document = document_pb2.Document(table="item", id="x")
+            story.site.write(lambda c: hold(c, document, NEVER, story.site.number, why, NOW))
+        case "held there":
+            told.held = 1
+        case "asked for":
+            story.site.execute("INSERT INTO sync_want VALUES ('item', 'item-0')")
+        case "asked by the central":
+            told.wanted.add(table="item", id="item-0")
+    assert story.site.report(told).in_agreement == (lacks == "nothing")
