@@ -108,6 +108,18 @@ class Pair:
                 return
         raise AssertionError(f"not at rest after {_CALM_MOVES} moves: {self.history[-40:]}")
 
+    def break_now(self, how: str, kept: int = 0) -> None:
+        """An end crashes, or the link is cut so that only so many messages of each direction still arrive."""
+        if how == "the central crashes":
+            self._crash_central()
+        elif self.site is None:
+            return
+        elif how == "the site crashes":
+            self._crash_site()
+        else:
+            for pipe in (self.site.reads, self.site.writes):
+                pipe.cut(kept)
+
     def move(self) -> bool:
         """Makes one possible move; returns whether there was one."""
         ends = [move for end in self._ends() for move in end.moves()]

@@ -14,9 +14,10 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from engine.errors import Code, Unavailable
 from engine.session.central_machine import CentralMachine, PageLoaded
 from engine.session.frames import Link
+from engine.session.lane import LaneState
 from engine.session.machine import CLOSED, Action, Event, Finish, Machine, Send, Step
 from engine.session.site_machine import Loaded, PullStored, SiteMachine, Stored, Wanted
-from tests.engine.session.machines import LIMITS, WELCOME, WINDOW, acknowledgement, frame, hash_of, keys
+from tests.engine.session.machines import LIMITS, WELCOME, WINDOW, acknowledgement, frame, hash_of, keys, part
 
 FUZZ = settings(deadline=None, database=None, max_examples=300)
 SMALL = st.integers(0, 4)
@@ -25,7 +26,12 @@ UINT32 = st.one_of(SMALL, st.just((1 << 32) - 1))
 CODES = st.sampled_from(("", "DRAINING", "INTERNAL", "NO_SUCH_CODE"))
 HONEST_ENDS = {Code.LINK_CUT, Code.PEER_SILENT, Code.DISK_FULL, Code.DRAINING, Code.INTERNAL}
 BROKEN_ENDS = {Code.PROTOCOL_BROKEN, Code.CHAIN_BROKEN}
+HASHES = st.sampled_from((b"", hash_of(9), hash_of(8)))
 
+parts = st.builds(
+    document_pb2.Part, hash=HASHES, total_bytes=NUMBERS, offset=NUMBERS, content=st.sampled_from((b"", b"0123456789"))
+)
+parts_stored = st.builds(document_pb2.PartStored, hash=HASHES, size_bytes=st.one_of(NUMBERS, st.sampled_from((10, 20))))
 central_messages = st.one_of(
     st.builds(session_pb2.CentralMessage),
     st.builds(session_pb2.CentralMessage, welcome=st.just(WELCOME)),
@@ -38,6 +44,8 @@ central_messages = st.one_of(
     st.builds(session_pb2.CentralMessage, pull_checkpoint=st.builds(session_pb2.PullCheckpoint, round=UINT32)),
     st.builds(session_pb2.CentralMessage, problem=st.builds(session_pb2.Problem, code=CODES, sentence=st.text())),
     st.builds(session_pb2.CentralMessage, goodbye=st.builds(session_pb2.Goodbye, code=CODES)),
+    st.builds(session_pb2.CentralMessage, part=parts),
+    st.builds(session_pb2.CentralMessage, part_stored=parts_stored),
 )
 frames = st.one_of(
     SMALL.map(lambda number: frame(number + 1)),
@@ -59,9 +67,11 @@ site_messages = st.one_of(
         want=st.builds(session_pb2.Want, documents=st.sampled_from((0, 1, 500, 501)).map(keys)),
     ),
     st.builds(session_pb2.SiteMessage, goodbye=st.builds(session_pb2.Goodbye, code=CODES)),
+    st.builds(session_pb2.SiteMessage, part=parts),
+    st.builds(session_pb2.SiteMessage, part_stored=parts_stored),
 )
-site_events = st.sampled_from(("changed", "leave", "round_wanted", "cut", "silence", "failed"))
-central_events = st.sampled_from(("feed_moved", "drain", "cut", "silence", "failed"))
+site_events = st.sampled_from(("changed", "leave", "round_wanted", "damaged", "lane_moved", "cut", "silence", "failed"))
+central_events = st.sampled_from(("feed_moved", "lane_moved", "drain", "round_over", "cut", "silence", "failed"))
 
 
 class Honest:
@@ -88,13 +98,19 @@ class Honest:
                     assert error is None or error.code in HONEST_ENDS | BROKEN_ENDS
                     self.is_over = True
         assert self.is_over == (self.machine.state == CLOSED)
+        staged = sum(action.name == "stage_part" for action in self.work)
+        assert staged <= WINDOW, "more parts wait to be stored than the window allows"
         stores = sum(action.name in ("store_pull", "ingest") for action in self.work)
         assert stores + len(self.ingesting) <= WINDOW, "more waits to be stored than the window allows"
 
     def give(self, name: str) -> None:
         """Something happens at this end."""
-        value = Unavailable(Code.DISK_FULL, "The disk is full.") if name == "failed" else None
-        self.take(self.machine.step(Event(name, value)))
+        values: dict[str, Any] = {
+            "failed": Unavailable(Code.DISK_FULL, "The disk is full."),
+            "damaged": keys(2),
+            "lane_moved": self._data.draw(st.sampled_from((None, LaneState(hash_of(9), 20)))),
+        }
+        self.take(self.machine.step(Event(name, values.get(name))))
 
     def perform(self) -> None:
         """The next thing that was asked for is done."""
@@ -134,6 +150,11 @@ class Honest:
             ),
             "load_page": lambda: Event("page_loaded", self._page()),
             "load_wanted": lambda: Event("wanted_loaded", document_pb2.PullFrame()),
+            "load_part": lambda: Event("part_loaded", draw(st.sampled_from((None, part(), part(10))))),
+            "stage_part": lambda: Event("part_staged", document_pb2.PartStored(hash=value.hash, size_bytes=10)),
+            "close_lane": lambda: Event(
+                "lane_closed", document_pb2.PullFrame() if isinstance(self.machine, CentralMachine) else None
+            ),
             "load_checkpoint": lambda: Event(
                 "checkpoint_loaded", session_pb2.PullCheckpoint(round=value) if draw(st.booleans()) else None
             ),
@@ -167,9 +188,9 @@ def test_a_site_survives_any_messages(stay: bool, history: list[Any], data: st.D
 
 
 @FUZZ
-@given(st.lists(st.one_of(st.none(), st.none(), central_events, site_messages), max_size=40), st.data())
-def test_a_central_survives_any_messages(history: list[Any], data: st.DataObject) -> None:
-    machine = CentralMachine()
+@given(st.booleans(), st.lists(st.one_of(st.none(), st.none(), central_events, site_messages), max_size=40), st.data())
+def test_a_central_survives_any_messages(one_round: bool, history: list[Any], data: st.DataObject) -> None:
+    machine = CentralMachine(one_round=one_round)
     honest = Honest(machine, data)
     honest.take(machine.receive(session_pb2.SiteMessage(hello=session_pb2.Hello(site=2))))
     _play(honest, history)

@@ -60,6 +60,28 @@ def test_f47_everything_is_carried_exactly_once_through_any_storm(seed: int, wor
     )
 
 
+STEPS = range(120)
+
+
+@pytest.mark.parametrize("stay", [True, False], ids=["stays", "leaves"])
+@pytest.mark.parametrize(
+    "how", ["the site crashes", "the central crashes", "a cut that takes all", "a cut that takes less"]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_either_end_may_restart_at_every_step(seed: int, how: str, stay: bool) -> None:
+    """One history after the other, the same but for the step at which it is interrupted."""
+    world = World(stay=stay, window=2, records_per_frame=2, edits=12, depth=2, traits=ALL_TRAITS)
+    for steps in STEPS:
+        pair = Pair(seed, world)
+        pair.storm(steps)
+        pair.break_now(how, kept=1 if "less" in how else 0)
+        pair.storm(steps % 7)
+        pair.break_now(how, kept=steps % 3)
+        pair.calm()
+        pair.check_carried()
+        assert all(ended.error is None for ended in pair.ended if ended.calm), f"at step {steps}"
+
+
 @MANY
 @given(SEEDS, calm_worlds, st.integers(0, 300))
 def test_no_wake_up_is_lost(seed: int, world: World, moves: int) -> None:
