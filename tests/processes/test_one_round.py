@@ -70,12 +70,8 @@ async def test_lost_responses_lose_and_double_nothing(tablet: Tablet) -> None:
     await client.push()
     assert not client.frames and client.acknowledged == 12 and not client.outcomes
     assert one(country.central.database, "SELECT count(*) FROM stock_line") == 60
-    assert (
-        one(
-            country.central.database, "SELECT count(*) FROM sync_record WHERE table_name = 'stock_line' AND counter > 1"
-        )
-        == 0
-    )
+    twice = "SELECT count(*) FROM sync_record WHERE table_name = 'stock_line' AND counter > 1"
+    assert one(country.central.database, twice) == 0
     await client.pull_all()
     assert client.checkpoint is not None and client.checkpoint.last_frame == 12
 
