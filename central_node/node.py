@@ -9,7 +9,7 @@ import secrets
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol
@@ -166,9 +166,10 @@ class CentralNode:
         settled, self._settled = self._settled, []
         try:
             await self._take_frames()
-            await self._route_own()
-            await self._wake()
-            await self._follow_up()
+            if await self.database.read(_anything_waits):
+                await self._route_own()
+                await self._wake()
+                await self._follow_up()
         except BaseException as error:
             self._signal.set()
             if isinstance(error, Unavailable) and error.code is Code.DISK_FULL:  # it may take long until there is room
@@ -219,6 +220,10 @@ class CentralNode:
             if known is None:
                 raise
             return
+        # Others first: a change is on its way to them while its own site hears that it has arrived.
+        pushing = {session.site for session, _ in group}
+        self._count(taken)
+        self._tell_moved(taken.moved, [session for site, session in self.sessions.items() if site not in pushing])
         for told in taken.acknowledgements:
             session, submitted = self._frames.popleft()
             if isinstance(told, PackhorseError):
@@ -227,7 +232,7 @@ class CentralNode:
                 session.trace("apply_commit", submitted.frame)
                 self.counters["frames"] += 1
                 session.post(Event("frame_ingested", told))
-        self._moved(taken)
+        self._tell_moved(taken.moved, [self.sessions[site] for site in pushing if site in self.sessions])
 
     def _tell_busy(self, batch: list[tuple[Session, Submitted]], error: Unavailable) -> None:
         self.trouble = error
@@ -250,7 +255,7 @@ class CentralNode:
             )
             if after is not before:
                 self._use(after)
-            self._moved(taken)
+            self._done(taken)
 
     def _use(self, topology: Topology) -> None:
         self.topology = topology
@@ -264,22 +269,28 @@ class CentralNode:
             moved, done = await self.database.write(
                 partial(do_follow_up, catalogue=self.catalogue, topology=self.topology)
             )
-            self._moved(Taken(moved=moved, records=done))
+            self._done(Taken(moved=moved, records=done))
             await self._route_own()
 
     async def _wake(self) -> None:
         while await self.database.read(_has_woken):
             work = partial(wake_held, catalogue=self.catalogue, topology=self.topology, now=int(time.time()))
-            self._moved(await self.database.write(_timed(work)))
+            self._done(await self.database.write(_timed(work)))
 
-    def _moved(self, taken: Taken) -> None:
+    def _done(self, taken: Taken) -> None:
+        self._count(taken)
+        self._tell_moved(taken.moved, list(self.sessions.values()))
+
+    def _count(self, taken: Taken) -> None:
         self.trouble = None
         self.counters["records"] += taken.records
         if taken.topology is not None:
             self._use(taken.topology)
-        if taken.moved:
-            for session in list(self.sessions.values()):
-                if session.follows(taken.moved):
+
+    def _tell_moved(self, moved: set[str], sessions: Iterable[Session]) -> None:
+        if moved:
+            for session in sessions:
+                if session.follows(moved):
                     session.post(Event("feed_moved"))
 
     async def _sweep(self) -> None:
@@ -303,13 +314,11 @@ class CentralNode:
         """Notices edits that other programs, or commands, commit into the database."""
         seen, quiet = -1, WATCH_SECONDS_IDLE
         while True:
-            version = await self.database.data_version()
-            if version != seen:
-                seen, quiet = version, WATCH_SECONDS_BUSY
-                if await self.database.read(has_own_changes):
-                    self._signal.set()
-            else:
-                quiet = min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
+            version, before = await self.database.data_version(), seen
+            seen, quiet = version, min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
+            if version != before and await self.database.read(has_own_changes):
+                quiet = WATCH_SECONDS_BUSY
+                self._signal.set()
             await asyncio.sleep(quiet)
 
 
@@ -327,6 +336,10 @@ def _timed(work: Callable[..., Taken]) -> Work[Taken]:
 def has_own_changes(connection: sqlite3.Connection) -> bool:
     """Whether something was edited at the central that is not in the feeds yet."""
     return connection.execute("SELECT 1 FROM sync_outbox WHERE token <> framed_token LIMIT 1").fetchone() is not None
+
+
+def _anything_waits(connection: sqlite3.Connection) -> bool:
+    return has_own_changes(connection) or _has_woken(connection) or _has_work(connection)
 
 
 def _has_work(connection: sqlite3.Connection) -> bool:

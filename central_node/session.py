@@ -357,19 +357,20 @@ class CentralSession:
             return None if has_own_changes(connection) else work(connection)
 
         for _ in range(_READS):
-            await self._node.settle()
             found = await self._database.read(checked)
             if found is not None:
                 return found
+            await self._node.settle()
         raise Unavailable(Code.BUSY, "The central node's own data change faster than they are routed.", 1.0)
 
     async def _do_load_checkpoint(self, action: Action) -> Event:
-        await self._node.settle()
         cursors, compared, tables = self._cursors, self._compared, self._tables
         found = await self._database.read(
             lambda c: read_checkpoint(c, self.site, cursors, compared, action.value, tables)
         )
-        if found is not None:
+        if found is None:
+            await self._node.settle()
+        else:
             self._offered = {feed.scope: feed.position for feed in found.feeds}
         return Event("checkpoint_loaded", found)
 

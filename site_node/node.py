@@ -275,15 +275,13 @@ class SiteNode:
         """Notices edits that other programs commit into the database, and tells the session that is open."""
         seen, quiet = -1, WATCH_SECONDS_IDLE
         while True:
-            version = await self.database.data_version()
-            if version != seen:
-                seen, quiet = version, WATCH_SECONDS_BUSY
-                if self._session is not None and await self.database.read(has_pushable):
-                    session = self._session
-                    if session is not None:
-                        session.post(Event("changed"))
-            else:
-                quiet = min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
+            version, before = await self.database.data_version(), seen
+            seen, quiet = version, min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
+            if version != before and self._session is not None and await self.database.read(has_pushable):
+                quiet = WATCH_SECONDS_BUSY
+                session = self._session
+                if session is not None:
+                    session.post(Event("changed"))
             await asyncio.sleep(quiet)
 
 

@@ -202,9 +202,13 @@ class SiteSession:
 
     async def _do_load_frames(self, action: Action) -> Event:
         wanted: Wanted = action.value
-        frames = await self._database.read(lambda connection: stored_frames(connection, wanted.after, wanted.frames))
+
+        def load(connection: sqlite3.Connection) -> tuple[list[document_pb2.Frame], bool]:
+            stored = stored_frames(connection, wanted.after, wanted.frames)
+            return stored, not stored and (has_pushable(connection) or lane_is_overtaken(connection))
+
+        frames, pending = await self._database.read(load)
         if not frames:
-            pending = await self._database.read(lambda c: has_pushable(c) or lane_is_overtaken(c))
             frame = await self._cut(wanted) if pending else None
             if frame is None:
                 return Event("frames_loaded", Loaded([], True, ended_here=pending))

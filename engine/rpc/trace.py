@@ -76,8 +76,8 @@ def _number(message: Any) -> int:
 
 
 def _feeds(frame: document_pb2.PullFrame) -> str:
-    """Which positions of which feeds a pull frame carries."""
-    return _feeds_in(frame.body, frame.hash)
+    """Which positions of which feeds a pull frame carries. One that closes parts has no body of its own."""
+    return "" if frame.parts_bytes else _feeds_in(frame.body, frame.hash)
 
 
 @lru_cache(WINDOW_FRAMES)

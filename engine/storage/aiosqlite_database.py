@@ -1,4 +1,4 @@
-"""The database on aiosqlite: one connection that writes, one that reads, one that watches; a thread each.
+"""The database on aiosqlite: one connection that writes and one that reads, a thread each, and one that watches.
 
 One awaited call into aiosqlite costs some 80 microseconds, and two tasks that share a connection share its transaction.
 So work crosses into the thread once per transaction, as a whole function: nothing can come between its statements.
@@ -47,7 +47,9 @@ class _WorkConnection(aiosqlite.Connection):
 class AiosqliteDatabase:
     """A node's database file. Open it with `open_database`."""
 
-    def __init__(self, path: Path, writer: _WorkConnection, reader: _WorkConnection, watcher: _WorkConnection) -> None:
+    def __init__(
+        self, path: Path, writer: _WorkConnection, reader: _WorkConnection, watcher: sqlite3.Connection
+    ) -> None:
         self._path, self._writer, self._reader, self._watcher = path, writer, reader, watcher
 
     async def write(self, work: Work[Result]) -> Result:
@@ -77,12 +79,14 @@ class AiosqliteDatabase:
         return await self._reader.run(partial(snapshot, work=work))
 
     async def data_version(self) -> int:
-        """See `Database.data_version`."""
-        return await self._watcher.run(lambda connection: int(connection.execute("PRAGMA data_version").fetchone()[0]))
+        """See `Database.data_version`. Done here: it takes 5 microseconds, the way to a thread and back 80."""
+        with as_catalogue_errors():
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
 
     async def close(self) -> None:
         """See `Database.close`. The log is copied into the file when nobody else uses it."""
-        for connection in (self._watcher, self._reader, self._writer):
+        self._watcher.close()
+        for connection in (self._reader, self._writer):
             await connection.close()
 
 
@@ -107,13 +111,15 @@ async def open_database(
 
     opened: list[_WorkConnection] = []
     try:
-        for connect in (writer, partial(open_reader, path), partial(open_reader, path)):
+        for connect in (writer, partial(open_reader, path)):
             opened.append(await _WorkConnection.open(connect))
+        watcher = open_reader(path)
     except BaseException:
         for connection in opened:
             await connection.close()
         raise
-    return AiosqliteDatabase(path, *opened)
+    watcher.execute("PRAGMA busy_timeout = 0")  # the event loop does not wait
+    return AiosqliteDatabase(path, opened[0], opened[1], watcher)
 
 
 def _require_ours(path: Path) -> None:
