@@ -45,6 +45,7 @@ from engine.storage.parts import Body, drop_body, lane_state, open_body, read_pa
 from engine.storage.records import Writer
 
 PROTOCOL_VERSION = 1
+SOFTWARE_VERSION = metadata.version("packhorse")
 _NOTE_EVERY = 64
 _READS = 50
 LIMITS = session_pb2.Limits(
@@ -177,7 +178,7 @@ class CentralSession:
             self._put_configuration(opened.welcome, cursor, page)
         welcome = opened.welcome
         welcome.limits.CopyFrom(LIMITS)
-        welcome.protocol_version, welcome.software_version = PROTOCOL_VERSION, metadata.version("packhorse")
+        welcome.protocol_version, welcome.software_version = PROTOCOL_VERSION, SOFTWARE_VERSION
         welcome.clock_milliseconds = int(time.time() * 1000)
         self._node.register(self)
         return Event("hello_judged", welcome)

@@ -45,6 +45,7 @@ from engine.storage.wants import read_wants
 from site_node.storage.notes import count, note, report_on
 
 PROTOCOL_VERSION = 1
+SOFTWARE_VERSION = metadata.version("packhorse")
 
 
 @dataclass
@@ -145,7 +146,7 @@ class SiteSession:
             last_acknowledged=int(meta["acknowledged"]),
             clock_milliseconds=int(time.time() * 1000),
             waiting_to_push=waiting(connection),
-            software_version=metadata.version("packhorse"),
+            software_version=SOFTWARE_VERSION,
             staged=staged_for(connection, CENTRAL_SITE),
         )
 

@@ -21,7 +21,8 @@ the engine deletes those when it takes the change out of the outbox; that a fina
 mistake costs that a final header cannot be replaced, only updated, while recursive triggers are on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 
 from engine.catalogue.model import Catalogue, Column, ColumnType, Kind, Table
 from engine.limits import ID_BYTES_MAX
@@ -32,8 +33,12 @@ _NOT_APPLYING = "(SELECT applying FROM sync_flag) = 0"
 _IS_REPLACING = "(SELECT is_replacing FROM sync_flag)"
 
 
-def triggers_of(catalogue: Catalogue) -> dict[str, str]:
-    """Trigger name -> CREATE TRIGGER statement, for every table that is synchronised."""
+@cache
+def triggers_of(catalogue: Catalogue) -> Mapping[str, str]:
+    """Trigger name -> CREATE TRIGGER statement, for every table that is synchronised.
+
+    Made once: every session compares them with what is there.
+    """
     statements: dict[str, str] = {"sync_probe_again": _PROBE}
     for table in catalogue.synchronised:
         for name, timing, body in _triggers(catalogue, table):
