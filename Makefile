@@ -41,7 +41,7 @@ memory: install  ## Measure the most memory of each daemon with MEMORY_RECORDS, 
 
 SEEDS ?= 100
 FIRST_SEED ?= 1
-simulate: install  ## Run SEEDS seeds of the simulator from FIRST_SEED on
+simulate: install  ## Run SEEDS seeds of the simulator from FIRST_SEED on, in two processes; 2000 take some 20 minutes
 	$(BIN)/field-lab simulate --seeds $(SEEDS) --first-seed $(FIRST_SEED)
 
 ROWS ?= 100000

@@ -1,171 +1,148 @@
-"""A central and sites that live through power cuts and bad links, on one event loop."""
+"""A central and sites that live through crashes, power cuts and bad links, on one event loop."""
 
 import asyncio
 import random
-import secrets
-import sqlite3
-import time
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.node import CentralNode
+from central_node.one_round import one_round
 from central_node.session import CentralSession
-from central_node.storage.roster import enrol, expect_site
-from central_node.storage.steps import refresh_topology
-from central_node.storage.tables import CENTRAL_TABLES
-from central_node.storage.topology import add_site, assign_store, found_central
 from engine.catalogue.descriptors import catalogue
-from engine.errors import Code, Unavailable
-from engine.rules.topology import CopyType
-from engine.storage.configuration import read_topology
-from field_lab.simulation.inline_database import InlineDatabase
-from field_lab.simulation.link import Counters, SimulatedStream, Weather
+from engine.errors import Code, PackhorseError, Unavailable
+from field_lab.simulation.checks import Checks
+from field_lab.simulation.counters import Counters
+from field_lab.simulation.disk import SimulatedDisk
+from field_lab.simulation.founding import found, store_of
+from field_lab.simulation.hostile import HostileSite
+from field_lab.simulation.link import LATE_SECONDS, SimulatedStream, garbled
+from field_lab.simulation.machine import CENTRAL, Machine
+from field_lab.simulation.observer import Observer
+from field_lab.simulation.round_site import RoundSite
+from field_lab.simulation.weather import Weather
 from site_node.node import SiteNode
-from site_node.storage.notes import found_site
 
-
-class Incarnation:
-    """One life of a node, from its start to the power cut that ends it."""
-
-    def __init__(self, database: InlineDatabase) -> None:
-        self.database = database
-        self.tasks: dict[asyncio.Task[object], None] = {}
-
-    def spawn(self, work: object, name: str) -> None:
-        """Starts a task that ends with this life."""
-        task: asyncio.Task[object] = asyncio.create_task(work, name=name)  # type: ignore[arg-type]
-        self.tasks[task] = None
-        task.add_done_callback(lambda done: self.tasks.pop(done, None))
-
-    async def end(self) -> None:
-        """The power is gone."""
-        self.database.is_dead = True
-        tasks = list(self.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self.database.cut_power()
+_BOOT_SECONDS = 2.0
 
 
 class World:
     """See the module. Everything random comes from `chance`."""
 
     def __init__(self, folder: Path, sites: int, chance: random.Random) -> None:
-        self.folder, self.chance = folder, chance
-        self.counters, self.weather = Counters(), Weather()
-        self.power_cut_rate = 0.0
+        self.chance, self.counters = chance, Counters()
+        self.observer = Observer(self.counters)
+        self.weather = Weather()
+        founded = found(sites + 1)  # the last one is the stranger
         self.numbers = list(range(2, 2 + sites))
-        self.stores = {number: f"store-{number}" for number in self.numbers}
-        self.streams: dict[SimulatedStream, int] = {}
-        self._lives: dict[int, Incarnation] = {}
-        self._central: CentralNode | None = None
+        self.stores = {number: store_of(number) for number in self.numbers}
+        self.machines: dict[int, Machine] = {}
+        for number in (CENTRAL, *self.numbers):
+            path = folder / f"node-{number}.db"
+            self.machines[number] = Machine(
+                number, self.stores.get(number, ""), SimulatedDisk(path, chance, self.counters), chance, self.counters,
+                lambda: self.weather, self._ended,
+            )  # fmt: skip
+            self.machines[number].found(founded.databases[number])
         self.nodes: dict[int, SiteNode] = {}
-
-    def path(self, number: int) -> Path:
-        """The database of a node; 1 is the central."""
-        return self.folder / f"node-{number}.db"
-
-    # --- making it ----------------------------------------------------------------------------------------------------
-
-    async def found(self) -> None:
-        """Makes every database and starts every node."""
-        database = self._open(1)
-        await database.write(partial(found_central, catalogue=catalogue(), name="central"))
-        await database.write(self._found_stores)
-        for number in self.numbers:
-            await self._enrol(database, number)
-        database.cut_power()
-        for number in (1, *self.numbers):
-            await self.start(number)
-
-    def _found_stores(self, connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO unit (id, name) VALUES ('each', 'each')")
-        for number in range(30):
-            connection.execute("INSERT INTO item (id, name, unit_id) VALUES (?, ?, 'each')", (f"item-{number}", "x"))
-        connection.execute("INSERT INTO name (id, name) VALUES ('name', 'name')")
-        for store in self.stores.values():
-            connection.execute(
-                "INSERT INTO store (id, name, name_id, mode) VALUES (?, ?, 'name', 'store')", (store, store)
-            )
-
-    async def _enrol(self, central: InlineDatabase, number: int) -> None:
-        secret, epoch, installation = secrets.token_bytes(32), secrets.token_bytes(16), secrets.token_hex(16)
-        now = int(time.time())
-
-        def enrolled(connection: sqlite3.Connection) -> None:
-            assert expect_site(connection, f"site {number}", secret, now) == number
-            add_site(connection, number, f"site {number}")
-            enrol(connection, secret, installation, bytes(32), epoch, now)
-            assign_store(
-                connection, catalogue(), read_topology(connection), self.stores[number], number, CopyType.COLLECTOR
-            )
-            refresh_topology(connection, catalogue())
-
-        await central.write(enrolled)
-        site = self._open(number)
-        await site.write(lambda c: found_site(c, number, f"site {number}", installation, epoch))
-        site.cut_power()
+        self.central: CentralNode | None = None
+        self._modes = {number: chance.choice(("live", "live", "scheduled", "calls")) for number in self.numbers}
+        self._streams: dict[SimulatedStream, None] = {}
+        self._restarts: dict[asyncio.Task[None], None] = {}
+        self._poisoned: set[bytes] = set()
+        self._heard: deque[session_pb2.SiteMessage] = deque(maxlen=40)
+        stranger = 2 + sites
+        self.hostile = HostileSite(
+            stranger, store_of(stranger), founded.epochs[stranger], self.stores, self._heard, chance
+        )
+        truths = {number: machine.truth for number, machine in self.machines.items()}
+        self.checks = Checks(self.counters, truths, (stranger, store_of(stranger)))
+        self._followed: set[int] = set()
 
     # --- lives --------------------------------------------------------------------------------------------------------
 
-    def _open(self, number: int) -> InlineDatabase:
-        more = CENTRAL_TABLES if number == 1 else ()
-        return InlineDatabase(
-            self.path(number), catalogue(), more, partial(self._power_fails, number), partial(self._fell, number)
-        )
-
-    def _power_fails(self, number: int, where: str) -> bool:
-        if number not in self._lives or self.chance.random() >= self.power_cut_rate:
-            return False
-        kind = "central" if number == 1 else "site"
-        self.counters.count(f"power cut of a {kind} {where} a commit")
-        return True
-
-    def _fell(self, number: int) -> None:
-        asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self.restart(number)))
-
-    async def start(self, number: int) -> None:
+    def start(self, number: int) -> None:
         """Begins a life of a node."""
-        life = Incarnation(self._open(number))
-        self._lives[number] = life
-        if number == 1:
-            self._central = CentralNode(life.database, catalogue())
-            life.spawn(self._run_central(self._central), "central")
-        else:
-            node = SiteNode(life.database, catalogue(), self._dial)
-            self.nodes[number] = node
-            life.spawn(node.run_forever(None), f"site {number}")
-
-    @staticmethod
-    async def _run_central(node: CentralNode) -> None:
-        try:
-            await node.start()
-            await asyncio.get_running_loop().create_future()
-        finally:
-            await node.stop()
-
-    async def restart(self, number: int) -> None:
-        """Power comes back after a while."""
-        life = self._lives.pop(number, None)
-        if life is None:
+        machine = self.machines[number]
+        database = machine.begin()
+        if number not in self._followed:
+            self._followed.add(number)
+            self.checks.follow(number, machine.disk.path)
+        if number == CENTRAL:
+            self.central = CentralNode(database, catalogue())
+            machine.spawn(_run_central(self.central), "central")
             return
-        if number == 1:
-            self._central = None
+        node = SiteNode(database, catalogue(), self._dial)
+        self.nodes[number] = node
+        machine.spawn(self._run_site(node, number), f"site {number}")
+
+    def _run_site(self, node: SiteNode, number: int) -> Coroutine[Any, Any, None]:
+        match self._modes[number]:
+            case "live":
+                return node.run_forever(None)
+            case "scheduled":
+                return node.run_forever(self.chance.uniform(0.03, 0.3))
+        site = RoundSite(node, partial(self._call, number), partial(self._begin_round, number))
+        return site.run_forever(self.chance)
+
+    def _begin_round(self, number: int) -> None:
+        self.counters.count("round in calls")
+        self.observer.begun(number)
+
+    def _ended(self, machine: Machine) -> None:
+        """A life has ended by itself: what is connected to it hears nothing more, and after a while it begins again."""
+        if not machine.is_on:
+            self._followed.discard(machine.number)
+            self.checks.leave(machine.number)
+        task = asyncio.get_running_loop().create_task(self._restart(machine.number))
+        self._restarts[task] = None
+        task.add_done_callback(lambda done: self._restarts.pop(done, None))
+
+    async def _restart(self, number: int) -> None:
+        machine = self.machines[number]
+        if machine.database is None:  # it is restarting already
+            return
+        if number == CENTRAL:
+            self.central = None
         self.nodes.pop(number, None)
-        for stream, site in list(self.streams.items()):
-            if number in (1, site):
+        for stream in list(self._streams):
+            if number in (CENTRAL, stream.site):
                 stream.cut()
-        await life.end()
-        await asyncio.sleep(self.chance.random() * 2.0)
-        await self.start(number)
+        await machine.end()
+        await asyncio.sleep(self.chance.random() * _BOOT_SECONDS)
+        self.start(number)
+
+    def lose_power(self, number: int) -> None:
+        """The power of a running machine fails."""
+        machine = self.machines[number]
+        if machine.is_on and machine.database is not None and not machine.database.is_dead:
+            machine.lose_power()
+
+    async def settle_restarts(self) -> None:
+        """Waits until every node runs."""
+        while self._restarts:
+            await asyncio.gather(*self._restarts)
 
     async def end(self) -> None:
         """Ends every node."""
-        for number in list(self._lives):
-            life = self._lives.pop(number)
-            await life.end()
+        self.checks.close()
+        for task in list(self._restarts):
+            task.cancel()
+        for machine in self.machines.values():
+            if machine.database is not None:
+                await machine.end()
+            machine.turn_off()
+
+    def check(self) -> None:
+        """What holds at every moment. Raises Broken."""
+        for machine in self.machines.values():
+            machine.raise_unexpected()
+        self.checks.step(sorted(self._followed))
 
     # --- the way between them -----------------------------------------------------------------------------------------
 
@@ -173,26 +150,125 @@ class World:
     async def _dial(self, site: int, installation: str) -> AsyncIterator[SimulatedStream]:
         del installation
         await asyncio.sleep(0.01)
-        central, life = self._central, self._lives.get(1)
-        if central is None or life is None or self.chance.random() < self.weather.refuse_rate:
-            self.counters.count("refused connection")
-            raise Unavailable(Code.UNREACHABLE, "Nothing answers.")
-        stream = SimulatedStream(self.weather, self.chance, self.counters)
-        self.streams[stream] = site
-        life.spawn(self._serve(central, site, stream), f"central's session with {site}")
+        central = self._reached()
+        self.counters.count(f"session {self._modes[site]}")
+        stream = SimulatedStream(site, lambda: self.weather, self.chance, self.observer, self.counters)
+        stream.on_hello = partial(self._come_twice, site)
+        stream.heard = self._heard
+        self._streams[stream] = None
+        self.machines[CENTRAL].spawn(self._serve(central, site, stream), f"central's session with {site}")
         try:
             yield stream
         finally:
             stream.cut()
-            del self.streams[stream]
+            self._streams.pop(stream, None)
 
-    @staticmethod
-    async def _serve(central: CentralNode, site: int, stream: SimulatedStream) -> None:
-        trace: Callable[[str, object], None] = lambda _word, _value: None  # noqa: E731 - typed here
-        session = CentralSession(central, site, stream.central_send, stream.central_receive, trace)
+    def _reached(self) -> CentralNode:
+        """The central, where it answers. Raises Unavailable."""
+        central, database = self.central, self.machines[CENTRAL].database
+        if central is None or database is None or database.is_dead:
+            raise Unavailable(Code.UNREACHABLE, "Nothing answers.")
+        if self.chance.random() < self.weather.refuse_rate:
+            self.counters.count("refused connection")
+            raise Unavailable(Code.UNREACHABLE, "Nothing answers.")
+        return central
+
+    async def _serve(self, central: CentralNode, site: int, stream: SimulatedStream) -> None:
+        session = CentralSession(central, site, stream.central_send, stream.central_receive, partial(self._trace, site))
         try:
-            await session.run()
+            self.observer.ended(await session.run())
             stream.to_site.finish()
         except BaseException:
             stream.cut()
             raise
+
+    def _trace(self, _site: int, word: str, value: Any) -> None:
+        """What the central says of a frame; one that is poisoned ends its process."""
+        if word != "apply_begin" or not isinstance(value, document_pb2.Frame):
+            return
+        if value.hash not in self._poisoned and self.chance.random() < self.weather.poison_rate:
+            self._poisoned.add(value.hash)
+        database = self.machines[CENTRAL].database
+        if value.hash in self._poisoned and database is not None:
+            self.counters.count("process of the central ended by a frame")
+            database.ends_with_this = True
+
+    def heal(self) -> None:
+        """Fine weather, room on every disk; no way is silent, and no frame ends a process any more."""
+        self.weather = Weather()
+        self._poisoned.clear()
+        for machine in self.machines.values():
+            machine.fill_disk(full=False)
+        for stream in self._streams:
+            stream.tell()
+
+    def _come_twice(self, site: int, hello: session_pb2.SiteMessage) -> None:
+        """A proxy opens the stream once more, as it may as long as the site has got no answer, i.e. with Hello only."""
+        central = self.central
+        if central is None or self.chance.random() >= self.weather.twice_rate:
+            return
+        self.counters.count("Hello that comes twice")
+        stream = SimulatedStream(site, lambda: self.weather, self.chance, self.observer, self.counters)
+        stream.to_central.put(
+            asyncio.get_running_loop().time() + self.chance.random() * LATE_SECONDS, hello.SerializeToString()
+        )
+        stream.to_central.finish()
+        self.machines[CENTRAL].spawn(self._serve(central, site, stream), f"central's doubled session with {site}")
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    async def _call(self, site: int, messages: Sequence[session_pb2.SiteMessage]) -> list[session_pb2.CentralMessage]:
+        """Push or Pull over the network. Raises Unavailable where no answer comes."""
+        await asyncio.sleep(0.01 + self.chance.random() * self.weather.delay_seconds_max)
+        central, weather, chance = self._reached(), self.weather, self.chance
+        for message in messages:
+            self.observer.sent(site, message)
+        said = [garbled(message, weather, chance, self.counters) for message in messages]
+        machine = self.machines[CENTRAL]
+        if chance.random() < weather.twice_rate:
+            self.counters.count("call that is done twice")
+            machine.spawn(self._later(site, said, chance.random() * LATE_SECONDS), f"doubled call of {site}")
+        if chance.random() < weather.lost_call_rate:
+            fate = chance.choice(("call lost on its way", "call that comes late", "call whose answer is lost"))
+            self.counters.count(fate)
+            if fate == "call that comes late":
+                machine.spawn(self._later(site, said, chance.random() * LATE_SECONDS), f"late call of {site}")
+            if fate == "call whose answer is lost":
+                await asyncio.wait([machine.spawn(self._answer(central, site, said), f"call of {site}")])
+            raise Unavailable(Code.LINK_CUT, "The link was cut.")
+        task = machine.spawn(self._answer(central, site, said), f"call of {site}")
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise Unavailable(Code.LINK_CUT, "The central has gone.")
+        answers, _ = task.result()
+        return [garbled(message, weather, chance, self.counters) for message in answers]
+
+    async def _later(self, site: int, messages: Sequence[session_pb2.SiteMessage], seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if self.central is not None:
+            await self._answer(self.central, site, messages)
+
+    async def _answer(
+        self, central: CentralNode, site: int, messages: Sequence[session_pb2.SiteMessage]
+    ) -> tuple[list[session_pb2.CentralMessage], PackhorseError | None]:
+        answers, error = await one_round(central, site, messages, partial(self._trace, site))
+        for message in answers:
+            self.observer.sent(site, message)
+        if error is not None:
+            self.observer.ended(error)
+        return answers, error
+
+    def attack(self) -> None:
+        """The stranger opens a session."""
+        machine = self.machines[CENTRAL]
+        if self.central is not None and machine.database is not None and not machine.database.is_dead:
+            self.counters.count("hostile session")
+            machine.spawn(self.hostile.attack(self.central), "hostile session")
+
+
+async def _run_central(node: CentralNode) -> None:
+    try:
+        await node.start()
+        await asyncio.get_running_loop().create_future()
+    finally:
+        await node.stop()

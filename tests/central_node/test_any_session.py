@@ -23,7 +23,7 @@ from engine.errors import Code, PackhorseError
 from engine.rules.versions import Version
 from engine.session.frames import unpack
 from engine.session.machine import Message
-from field_lab.simulation.inline_database import InlineDatabase
+from field_lab.simulation.inline_database import Calm, InlineDatabase
 from tests.central_node.storage.centrals import (
     EPOCHS,
     TABLES,
@@ -147,7 +147,7 @@ def played(world: World, messages: list[session_pb2.SiteMessage], copy: Path) ->
     shutil.copyfile(world.path, copy)
 
     async def work() -> tuple[Told, Told, list[str], int]:
-        database = InlineDatabase(copy, catalogue(), CENTRAL_TABLES, lambda _: False, lambda: None)
+        database = InlineDatabase(catalogue(), CENTRAL_TABLES, Calm(copy))
         node = CentralNode(database, catalogue())
         await node.start()
         try:
