@@ -17,9 +17,11 @@ from typing import Any, Protocol
 import structlog
 from packhorse.sync.v1 import session_pb2
 
+from central_node.storage import purge
 from central_node.storage.attempts import Submitted, note_attempts
 from central_node.storage.eras import begin_era
 from central_node.storage.follow_up import do_follow_up
+from central_node.storage.purge import purge_entries
 from central_node.storage.roster import note_error
 from central_node.storage.steps import IsLate, Taken, refresh_topology, route_own, take_frames, wake_held
 from engine.catalogue.model import Catalogue
@@ -38,8 +40,10 @@ from engine.rules.topology import Topology
 from engine.session.frames import Link
 from engine.session.machine import Event
 from engine.session.pace import Pace
+from engine.storage import retention
 from engine.storage.database import Database, Work
 from engine.storage.integrity import Mended, sweep_batch
+from engine.storage.retention import purge_tombstones
 from engine.storage.schema import repair_schema, schema_is_whole
 
 _log = structlog.get_logger("central")
@@ -85,7 +89,7 @@ class CentralNode:
         self.topology = await self.database.write(partial(refresh_topology, catalogue=self.catalogue))
         self._tasks = [
             asyncio.create_task(self._forever(loop), name=f"central {loop.__name__}")
-            for loop in (self._turn, self._look, self._sweep)
+            for loop in (self._turn, self._look, self._sweep, self._purge)
         ]
         self._signal.set()
 
@@ -267,7 +271,7 @@ class CentralNode:
         """Work that became necessary is done when nothing of the central's own changes waits any more."""
         while await self.database.read(_has_work):
             moved, done = await self.database.write(
-                partial(do_follow_up, catalogue=self.catalogue, topology=self.topology)
+                partial(do_follow_up, catalogue=self.catalogue, topology=self.topology, now=int(time.time()))
             )
             self._done(Taken(moved=moved, records=done))
             await self._route_own()
@@ -307,6 +311,18 @@ class CentralNode:
                     session.post(Event("feed_moved"))
             if after == ("", ""):
                 break
+            await asyncio.sleep(SWEEP_PAUSE_SECONDS)
+        await asyncio.sleep(SWEEP_HOURS * 3600)
+
+    async def _purge(self) -> None:
+        """Once a day, slowly: forgets what was deleted or left a scope long ago (F38)."""
+        entry: purge.Place | None = purge.BEGINNING
+        while entry is not None:
+            entry = (await self.database.write(partial(purge_entries, after=entry, now=int(time.time())))).after
+            await asyncio.sleep(SWEEP_PAUSE_SECONDS)
+        record: retention.Place | None = retention.BEGINNING
+        while record is not None:
+            record = (await self.database.write(partial(purge_tombstones, after=record, now=int(time.time())))).after
             await asyncio.sleep(SWEEP_PAUSE_SECONDS)
         await asyncio.sleep(SWEEP_HOURS * 3600)
 

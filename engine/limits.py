@@ -36,6 +36,8 @@ WANT_DOCUMENTS = 500
 """Most documents asked for in one message."""
 TOMBSTONE_DAYS = 400
 """How long a deleted record is remembered; longer than the longest backup kept."""
+PURGE_RECORDS = 500
+"""Deleted records that are looked at in one transaction of a purge."""
 LINEAGE_TOKENS = 32
 """Lineage tokens that were offered to a site and that it may show; the Welcomes of older ones are lost."""
 

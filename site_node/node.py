@@ -41,6 +41,7 @@ from engine.storage.database import Database
 from engine.storage.integrity import Mended, sweep_batch
 from engine.storage.outbox import has_pushable
 from engine.storage.records import Writer, read_meta
+from engine.storage.retention import BEGINNING, Place, purge_tombstones
 from engine.storage.schema import repair_schema, schema_is_whole
 from engine.storage.wants import read_wants
 from site_node.session import SiteSession, Tally
@@ -172,6 +173,7 @@ class SiteNode:
                 await asyncio.sleep(SWEEP_PAUSE_SECONDS)
             if after == ("", ""):
                 break
+        await self._purge()
         self._swept_at = time.monotonic()
         wants = await self.database.read(read_wants)
         session = self._session
@@ -185,6 +187,12 @@ class SiteNode:
         await asyncio.sleep(SWEEP_HOURS * 3600)
         self._swept_at = 0.0
         await self._sweep()
+
+    async def _purge(self) -> None:
+        """Forgets what was deleted long ago (F38)."""
+        after: Place | None = BEGINNING
+        while after is not None:
+            after = (await self.database.write(partial(purge_tombstones, after=after, now=int(time.time())))).after
 
     # --- synchronising because somebody asked -------------------------------------------------------------------------
 

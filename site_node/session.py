@@ -36,7 +36,7 @@ from engine.storage.database import Database
 from engine.storage.integrity import queue_for_central
 from engine.storage.outbox import has_pushable, waiting
 from engine.storage.parts import body_for, body_of, is_body, lane_state, read_part, stage, staged_for, unstage
-from engine.storage.positions import compare, positions_hash, read_positions, sweep_left
+from engine.storage.positions import compare, drop_unseen, positions_hash, read_positions, sweep_left
 from engine.storage.push import cut_frame
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer, read_meta, write_meta
@@ -289,6 +289,7 @@ class SiteSession:
     def _compare(
         self, connection: sqlite3.Connection, checkpoint: session_pb2.PullCheckpoint
     ) -> session_pb2.CheckpointReport:
+        drop_unseen(connection, checkpoint)
         sweep_left(connection, self._catalogue)
         unstage(connection, CENTRAL_SITE)  # a checkpoint comes when nothing goes in parts
         write_meta(connection, era=str(self._era))

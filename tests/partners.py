@@ -32,7 +32,7 @@ from engine.storage.configuration import read_topology
 from engine.storage.database import snapshot, transact
 from engine.storage.integrity import Mended, mend, queue_for_central, sweep_rows
 from engine.storage.pages import Cursor, read_page, read_wanted
-from engine.storage.positions import Comparison, compare, positions_hash, read_positions, sweep_left
+from engine.storage.positions import Comparison, compare, drop_unseen, positions_hash, read_positions, sweep_left
 from engine.storage.push import FULL_SIZE, cut_frame
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer, applying, read_meta, write_meta
@@ -169,7 +169,9 @@ class Site(Node):
         return self.write(lambda c: queue_for_central(c, catalogue(), wanted, last_number(c)))
 
     def report(self, checkpoint: session_pb2.PullCheckpoint) -> session_pb2.CheckpointReport:
-        """What a session says of a checkpoint."""
+        """What a session does at a checkpoint, and says of it."""
+        self.write(lambda c: drop_unseen(c, checkpoint))
+        self.sweep_left()
         found = self.compare(checkpoint)
         return self.read(lambda c: report_on(c, checkpoint, found.comparable, found.differing))
 
@@ -253,7 +255,7 @@ class Central(Node):
             _, self.topology = self.write(
                 lambda c: route_own(c, catalogue(), self.topology, self.now)  # the topology of the turn before
             )
-        self.write(lambda c: follow_up(c, self.topology))
+        self.write(lambda c: follow_up(c, self.topology, NOW))
         while self.count("sync_held", "ready = 1"):
             self.write(lambda c: wake_held(c, catalogue(), self.topology, self.now))
 

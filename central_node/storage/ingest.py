@@ -22,6 +22,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.follow_up import queue_follow_up
 from central_node.storage.routing import Router
+from central_node.storage.tombstones import is_foreign, is_forgotten
 from engine.catalogue.codec import Unreadable, codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
 from engine.errors import Code, sentence
@@ -190,8 +191,11 @@ class Ingest:
             return None
         if stored != base and self._was_held(document, stored):
             base = stored  # what was held has been applied since, and this continues it
-        if base != stored and self._is_foreign_tombstone(document.key):
+        state = self._states.get(document.key)
+        if base != stored and is_foreign(self._connection, document.key, state, self._writer.site):
             stored = NEVER
+        elif base != stored and is_forgotten(self._connection, document.message, base, state):
+            base = stored  # one end remembers that it was deleted, the other one not any more
         if stored == NEVER and document.key in self._roots:
             base = stored  # created here for its owner: whatever the owner has supersedes it
         if base != stored or not version.is_newer_than(stored):
@@ -212,14 +216,6 @@ class Ingest:
         newest = from_wire(document.message.held)
         mine = (state.writer_site, state.writer_epoch) == (self._writer.site, self._writer.epoch)
         return mine and document.base.order <= stored.order <= newest.order
-
-    def _is_foreign_tombstone(self, key: Key) -> bool:
-        """Whether all that is stored is that another site has deleted a document of this id that never got here."""
-        state = self._states.get(key)
-        if state is None or not state.deleted or state.writer_site == self._writer.site:
-            return False
-        query = "SELECT 1 FROM sync_membership WHERE table_name = ? AND id = ?"
-        return self._connection.execute(query, key).fetchone() is None
 
     def _version_of(self, key: Key) -> Version:
         state = self._states.get(key)
@@ -365,7 +361,7 @@ class Ingest:
         if self._damaged:
             end_wants(self._connection, self._ended)
         wake(self._connection, last)
-        moved = publish(self._connection, list(last.values()))
+        moved = publish(self._connection, list(last.values()), self._now)
         roots = [entry.change for entry in last.values() if not entry.change.table.parent]
         queue_follow_up(
             self._connection,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.eras import check_era, check_position, current_era
+from central_node.storage.purge import floors_of
 from engine.errors import Code, PackhorseError, PeerProblem, Refused
 from engine.limits import LINEAGE_TOKENS, TOKEN_DAYS
 from engine.rules.routing import site_scope, subscriptions_of
@@ -228,12 +229,13 @@ def reconcile_subscriptions(
         known: what the site follows as far as it was told, with its positions.
         topology: who follows what.
     """
-    stored = _subscriptions(connection, site)
+    stored, floors = _subscriptions(connection, site), floors_of(connection, site)
     cursors: dict[str, Cursor] = {}
     changes: list[document_pb2.SubscriptionChange] = []
     for scope in subscriptions_of(site, topology):
         there, mine = known.get(scope), stored.get(scope)
-        if there is not None and mine is not None and there.generation == mine.generation:
+        floor = floors.get(scope, 0)
+        if there and mine and there.generation == mine.generation and there.position >= floor:
             cursors[scope] = there
             continue
         generation = mine.generation if mine is not None and there is None else _next_generation(connection)
@@ -252,7 +254,11 @@ def reconcile_subscriptions(
 def note_positions(connection: sqlite3.Connection, site: int, cursors: list[Cursor]) -> None:
     """Remembers how far a site is."""
     connection.executemany(
-        "INSERT OR REPLACE INTO central_subscription VALUES (?, ?, ?, ?)", [(site, *cursor) for cursor in cursors]
+        "INSERT INTO central_subscription (site, scope, generation, position, begun) VALUES"
+        " (?1, ?2, ?3, ?4, ifnull((SELECT position FROM sync_scope WHERE name = ?2), 0))"
+        " ON CONFLICT (site, scope) DO UPDATE SET position = excluded.position,"
+        " begun = iif(generation = excluded.generation, begun, excluded.begun), generation = excluded.generation",
+        [(site, *cursor) for cursor in cursors],
     )
 
 

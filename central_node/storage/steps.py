@@ -291,7 +291,7 @@ def route_own(
         forget(connection, document.entries)
     let_go(connection, [(document.root.name, document.id) for document in done], CENTRAL_SITE)
     wake(connection, [(r.change.table.name, r.change.id) for r in routed])
-    taken.moved = publish(connection, routed)
+    taken.moved = publish(connection, routed, now)
     taken.records = len(routed)
     return taken, topology
 
@@ -318,7 +318,7 @@ def _route(
         return []
     # What came and went since the last turn leaves a tombstone, in no feed: documents may wait for it (F26).
     state = present.states.get(root_key)
-    version = next_version(state.version if state else NEVER, document.term)
+    version = next_version(state.version if state else present.forgotten, document.term)
     in_document = document.id if catalogue.members_of(document.root.name) else ""
     scopes = router.scopes(document.root, root_row) if root_row is not None else ()
     changes = [present.change(catalogue[table], record_id, in_document, version) for table, record_id in keys]

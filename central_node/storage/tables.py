@@ -19,10 +19,11 @@ CENTRAL_TABLES = (
     # SHA-256 of lineage tokens that a site had before: whoever shows one is a restored or copied database.
     """CREATE TABLE IF NOT EXISTS central_lineage (
     site INTEGER NOT NULL, token_hash BLOB NOT NULL, PRIMARY KEY (site, token_hash)) WITHOUT ROWID""",
-    # What each site follows and the last position that it acknowledged, as far as was noted.
+    # What each site follows and the last position that it acknowledged, as far as was noted; `begun`: where the feed
+    # stood when the subscription began.
     """CREATE TABLE IF NOT EXISTS central_subscription (
     site INTEGER NOT NULL, scope TEXT NOT NULL, generation INTEGER NOT NULL, position INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (site, scope)) WITHOUT ROWID""",
+    begun INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (site, scope)) WITHOUT ROWID""",
     # Acknowledgements of applied frames, kept until the site's next Hello confirms them.
     """CREATE TABLE IF NOT EXISTS central_note (
     site INTEGER NOT NULL, number INTEGER NOT NULL, hash BLOB NOT NULL, acknowledgement BLOB NOT NULL,

@@ -13,6 +13,7 @@ from engine.limits import COUNT_CAP
 from engine.rules.authority import Owner
 from engine.rules.versions import Term, Version
 from engine.storage.records import Change, Key, State, by_table, read_rows, read_states, read_unknown
+from engine.storage.retention import last_forgotten
 from engine.storage.triggers import not_unicode
 from engine.storage.undecodable import pass_over_undecodable
 
@@ -118,6 +119,7 @@ class Present:
     def __init__(self, connection: sqlite3.Connection, catalogue: Catalogue, keys: Iterable[Key]) -> None:
         every = list(dict.fromkeys(keys))
         self.states: dict[Key, State] = read_states(connection, every)
+        self.forgotten = last_forgotten(connection)
         self._rows: dict[Key, Row] = {}
         self._unknown: dict[Key, bytes] = {}
         for name, ids in by_table(every).items():

@@ -10,6 +10,7 @@ from packhorse.sync.v1 import session_pb2
 from engine.catalogue.model import Catalogue
 from engine.storage.configuration import read_rights
 from engine.storage.digests import read_digests
+from engine.storage.receive import MARKED, drop_membership
 from engine.storage.records import applying
 
 
@@ -49,6 +50,22 @@ def compare(connection: sqlite3.Connection, checkpoint: session_pb2.PullCheckpoi
         if comparable and mine != theirs:
             differing.append(feed.scope)
     return Comparison(comparable, differing)
+
+
+def drop_unseen(connection: sqlite3.Connection, checkpoint: session_pb2.PullCheckpoint) -> int:
+    """Ends the memberships that a feed which was read again to its end did not show; returns how many (F38). The sweep
+    decides what becomes of their records."""
+    dropped = 0
+    for feed in checkpoint.feeds:
+        marked = connection.execute(
+            "SELECT m.table_name, m.id, m.scope FROM sync_scope AS s JOIN sync_membership AS m ON m.scope = s.scope"
+            f" WHERE m.state = {MARKED} AND s.name = ? AND s.generation = ? AND s.position = ?",
+            (feed.scope, feed.generation, feed.position),
+        ).fetchall()
+        for table, record_id, scope in marked:
+            drop_membership(connection, (table, record_id), scope)
+        dropped += len(marked)
+    return dropped
 
 
 def sweep_left(connection: sqlite3.Connection, catalogue: Catalogue) -> int:

@@ -114,7 +114,7 @@ def _cut(
     root_key = (document.root.name, document.id)
     state, more = present.states.get(root_key), known.get(root_key, _NOTHING)
     acknowledged = state.version if state else NEVER
-    last_given = max(acknowledged, more.in_flight or NEVER, key=lambda version: version.order)
+    last_given = max(acknowledged, more.in_flight or present.forgotten, key=lambda version: version.order)
     whole = bool(more.disposition) or (more.in_flight is None and (state is None or state.deleted))
     base = acknowledged if more.disposition else (more.in_flight or acknowledged)
     if lost and present.row(root_key) is None:

@@ -39,6 +39,9 @@ from engine.storage.scopes import scope_numbers
 from engine.storage.settle import settle_echo
 from engine.storage.wants import end_wants
 
+MARKED = 3
+"""State of a membership that a subscription which has begun again has not shown yet."""
+
 
 @dataclass
 class Received:
@@ -162,10 +165,12 @@ def _change_subscription(connection: sqlite3.Connection, change: document_pb2.Su
         connection.execute("DELETE FROM sync_digest WHERE scope = ?", (scope,))
         connection.execute("DELETE FROM sync_scope WHERE scope = ?", (scope,))
         return
-    connection.execute(
-        "UPDATE sync_scope SET generation = ?, position = 0 WHERE scope = ? AND generation <> ?",
-        (change.generation, scope, change.generation),
-    )
+    (before,) = connection.execute("SELECT generation FROM sync_scope WHERE scope = ?", (scope,)).fetchone()
+    if before == change.generation:
+        return
+    connection.execute("UPDATE sync_scope SET generation = ?, position = 0 WHERE scope = ?", (change.generation, scope))
+    if before:  # it is read again from the start: what does not come is not in it any more (F38)
+        connection.execute("UPDATE sync_membership SET state = ? WHERE scope = ?", (MARKED, scope))
 
 
 def _check_continues(connection: sqlite3.Connection, section: document_pb2.FeedSection, scope: int) -> None:
@@ -343,6 +348,11 @@ def _join_scopes(connection: sqlite3.Connection, arrived: list[_Arrived], before
         "INSERT OR IGNORE INTO sync_membership (table_name, id, scope, root_id) VALUES (?, ?, ?, ?)", joined
     )
     connection.executemany("DELETE FROM sync_membership WHERE table_name = ? AND id = ? AND scope = ?", ended)
+    if connection.execute(f"SELECT 1 FROM sync_membership WHERE state = {MARKED} LIMIT 1").fetchone():
+        connection.executemany(
+            "UPDATE sync_membership SET state = 0 WHERE table_name = ? AND id = ? AND scope = ?",
+            [(record.table.name, record.id, record.scope) for record in arrived],
+        )
     ledger.write(connection)
 
 

@@ -58,15 +58,20 @@ CREATE TABLE sync_record (
     deleted_at INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (table_name, id)) WITHOUT ROWID;
 CREATE INDEX sync_record_member ON sync_record (root_id) WHERE root_id <> '';
--- Scopes. At the central `position` is the head of the feed; at a site the last one applied (the cursor).
+CREATE INDEX sync_record_deleted ON sync_record (deleted_at) WHERE deleted = 1;
+-- Scopes. At the central `position` is the head of the feed, and entries up to `floor` were purged; at a site it is the
+-- last one applied (the cursor).
 CREATE TABLE sync_scope (
     scope INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
-    generation INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL DEFAULT 0);
--- Record is in scope. At the central this row is the feed entry. state: 0 put, 1 delete, 2 leave.
+    generation INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL DEFAULT 0, floor INTEGER NOT NULL DEFAULT 0);
+-- Record is in scope. At the central this row is the feed entry. state: 0 put, 1 delete, 2 leave; at a site: 0, or
+-- 3 while a subscription that has begun again has not shown the record. `ended_at`: time of the delete or leave.
 CREATE TABLE sync_membership (
     table_name TEXT NOT NULL, id TEXT NOT NULL, scope INTEGER NOT NULL,
     position INTEGER NOT NULL DEFAULT 0, root_id TEXT NOT NULL DEFAULT '', state INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (table_name, id, scope)) WITHOUT ROWID;
+    ended_at INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (table_name, id, scope)) WITHOUT ROWID;
+CREATE INDEX sync_membership_ended ON sync_membership (ended_at) WHERE ended_at > 0;
+CREATE INDEX sync_membership_marked ON sync_membership (scope) WHERE state = 3;
 CREATE TABLE sync_digest (
     scope INTEGER NOT NULL, table_name TEXT NOT NULL, count INTEGER NOT NULL, sum BLOB NOT NULL,
     PRIMARY KEY (scope, table_name)) WITHOUT ROWID;

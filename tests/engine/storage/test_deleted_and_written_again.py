@@ -108,7 +108,7 @@ class Country:
         self.central.route()
         session = self.sessions[site.number]
         if (body := self.central.page(session, records)) is not None:
-            wants = site.apply(body).wants
+            wants = site.apply(body, session.welcome.era).wants
             if wants:
                 site.apply(self.central.wanted(session, wants))
 

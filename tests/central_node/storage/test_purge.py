@@ -1,0 +1,257 @@
+"""What was deleted, or left a scope, is forgotten when it is old and every live subscriber knows of it; who was away
+for longer reads the feed again and then lacks what is gone (F38)."""
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from central_node.storage import purge
+from central_node.storage.purge import purge_entries
+from engine.limits import PURGE_RECORDS, TOMBSTONE_DAYS
+from engine.storage import retention
+from engine.storage.retention import last_forgotten, purge_tombstones
+from tests.partners import NOW, Central, Node, Site, checkpoint, connect, pull, synchronise
+
+DAY = 86_400
+LATER = NOW + TOMBSTONE_DAYS * DAY
+WRITES, READS = 2, 3
+SCOPE = f"store/store-{WRITES}"
+
+
+@pytest.fixture
+def central(tmp_path: Path) -> Central:
+    return Central(tmp_path / "node-1.db")
+
+
+@pytest.fixture
+def sites(central: Central, tmp_path: Path) -> dict[int, Site]:
+    """One that writes stock and documents, and one that collects them."""
+    made = {number: central.add(tmp_path, number) for number in (WRITES, READS)}
+    central.collect(made[WRITES].store, made[READS])
+    for site in made.values():
+        synchronise(central, site)
+    for number in range(3):
+        made[WRITES].put_stock(f"s{number}")
+        made[WRITES].put_invoice(f"i{number}", ["a", "b"])
+    central.execute("INSERT INTO item (id, name, unit_id) VALUES ('unused', 'x', 'each')")
+    agree(central, made)
+    return made
+
+
+def agree(central: Central, sites: dict[int, Site]) -> None:
+    for _ in range(2):
+        reports = [synchronise(central, site) for site in sites.values()]
+    assert all(report.in_agreement for report in reports), reports
+    for number, site in sites.items():
+        stores = f"store_id IN ('{site.store}', 'store-{WRITES}')"
+        assert site.count("stock_line") == central.count("stock_line", stores), number
+        for table in ("item", "name", "unit"):
+            assert site.rows(table) == central.rows(table)
+
+
+def delete_some(central: Central, site: Site) -> None:
+    site.execute("DELETE FROM stock_line WHERE id = 's0'")
+    site.execute("DELETE FROM invoice WHERE id = 'i0'")
+    central.execute("DELETE FROM item WHERE id = 'unused'")
+
+
+def seen(central: Central, site: Site, when: int) -> None:
+    """The site was heard of at that time."""
+    central.execute("UPDATE central_site SET last_seen = ? WHERE site = ?", when, site.number)
+
+
+def forget(node: Node, now: int) -> int:
+    """A whole purge; returns how many entries and tombstones went."""
+    gone = 0
+    if isinstance(node, Central):
+        entry: purge.Place | None = purge.BEGINNING
+        while entry is not None:
+            step = node.write(lambda c, after=entry: purge_entries(c, after, now))  # type: ignore[misc]
+            gone, entry = gone + step.entries, step.after
+    place: retention.Place | None = retention.BEGINNING
+    while place is not None:
+        told = node.write(lambda c, after=place: purge_tombstones(c, after, now))  # type: ignore[misc]
+        gone, place = gone + told.records, told.after
+    return gone
+
+
+def remembered(node: Node) -> tuple[int, int]:
+    """(entries of feeds that ended, tombstones) in a database."""
+    return node.count("sync_membership", "state <> 0"), node.count("sync_record", "deleted = 1")
+
+
+def test_f38_tombstones_are_forgotten_when_they_are_old_and_everybody_has_them(
+    central: Central, sites: dict[int, Site]
+) -> None:
+    delete_some(central, sites[WRITES])
+    agree(central, sites)
+    before = remembered(central)
+    assert min(before) >= 5, "a stock line, a document with two lines, an item"
+    for site in sites.values():
+        seen(central, site, LATER)
+    for node in (central, *sites.values()):
+        node.execute(
+            "UPDATE sync_record SET deleted_at = ? WHERE deleted = 1", NOW
+        )  # acknowledgements tell the real time
+        assert forget(node, LATER - 1) == 0, "they are not old enough"
+        assert forget(node, LATER) > 0
+        assert remembered(node) == (0, 0)
+    agree(central, sites)
+
+
+def test_f38_a_live_subscriber_that_lags_keeps_them(central: Central, sites: dict[int, Site]) -> None:
+    delete_some(central, sites[WRITES])
+    synchronise(central, sites[WRITES])
+    for site in sites.values():
+        seen(central, site, LATER)
+    forget(central, LATER)
+    kept = {row[0] for row in central.execute("SELECT DISTINCT table_name FROM sync_membership WHERE state <> 0")}
+    assert kept == {"item", "stock_line", "invoice", "invoice_line"}, "the reader has not read any of it"
+    agree(central, sites)
+    for site in sites.values():
+        seen(central, site, LATER)
+    forget(central, LATER)
+    assert remembered(central) == (0, 0)
+
+
+@pytest.mark.parametrize("dead_days", [TOMBSTONE_DAYS - 1, TOMBSTONE_DAYS])
+def test_f38_one_that_was_silent_for_too_long_holds_nothing_up(
+    central: Central, sites: dict[int, Site], dead_days: int
+) -> None:
+    delete_some(central, sites[WRITES])
+    synchronise(central, sites[WRITES])
+    now = NOW + dead_days * DAY
+    central.execute("UPDATE sync_membership SET ended_at = ? WHERE state <> 0", NOW - DAY)
+    seen(central, sites[WRITES], now)
+    forget(central, now)
+    stays = dead_days < TOMBSTONE_DAYS
+    assert bool(central.count("sync_membership", "state <> 0")) is stays
+    before = central.cursors[READS]
+    agree(central, sites)
+    again = {scope for scope, cursor in central.cursors[READS].items() if before[scope].generation != cursor.generation}
+    assert again == (set() if stays else {"central", SCOPE}), "only feeds with a floor above its position begin again"
+
+
+def test_f38_what_the_silent_one_has_not_sent_is_never_touched(central: Central, sites: dict[int, Site]) -> None:
+    """Of others' records those that are gone go; its own, and what waits or is under way, stays, even if nothing of it
+    can be sent before the feed is read again."""
+    reader = sites[READS]
+    reader.put_stock("mine")
+    agree(central, sites)
+    delete_some(central, sites[WRITES])
+    synchronise(central, sites[WRITES])
+    seen(central, sites[WRITES], LATER)
+    forget(central, LATER)
+    reader.put_stock("mine", "edited while away")
+    reader.put_stock("framed", item="unused")
+    assert reader.cut() is not None
+    reader.put_stock("new", item="unused")
+    reader.put_invoice("away", ["l"])
+    connect(central, reader)
+    pull(central, reader)
+    told = checkpoint(central, reader)
+    assert told is not None
+    reader.report(told)
+    assert reader.count("sync_membership", "state = 3") == reader.count("stock_line", "id = 's0'") == 0
+    assert reader.count("invoice", "id = 'i0'") == reader.count("invoice_line", "invoice_id = 'i0'") == 0
+    assert reader.count("stock_line", "id IN ('mine', 'framed', 'new')") == 3
+    assert reader.count("sync_outbox") == 5 and len(reader.frames()) == 1
+
+
+def test_f38_a_link_that_keeps_breaking_comes_to_the_end_of_a_feed_with_a_floor(
+    central: Central, sites: dict[int, Site], tmp_path: Path
+) -> None:
+    """A subscription that began after a purge needs nothing from before it: it is not begun again and again."""
+    agree(central, sites)
+    delete_some(central, sites[WRITES])
+    agree(central, sites)
+    for site in sites.values():
+        seen(central, site, LATER)
+    assert forget(central, LATER)
+    late = central.add(tmp_path, 4)
+    central.collect(sites[WRITES].store, late)
+    connect(central, late)
+    generations = {scope: cursor.generation for scope, cursor in central.cursors[4].items()}
+    for _ in range(100):
+        body, _ = central.pull_body(late, 1)
+        if not body.sections and not body.subscriptions:
+            break
+        late.apply(body)
+        connect(central, late)
+        assert {scope: cursor.generation for scope, cursor in central.cursors[4].items()} == generations
+    else:
+        pytest.fail("it never came to the end")
+    assert synchronise(central, late).in_agreement
+    assert late.rows("stock_line") == central.rows("stock_line")
+
+
+def owners(central: Central, sites: dict[int, Site]) -> Iterator[tuple[Node, str, str, str]]:
+    """(where, delete, write again) of one thing of each owner."""
+    yield (
+        sites[WRITES],
+        "stock_line",
+        "s0",
+        "INSERT INTO stock_line (id, store_id, item_id) VALUES ('s0', 'store-2', 'item-1')",
+    )
+    yield central, "item", "unused", "INSERT INTO item (id, name, unit_id) VALUES ('unused', 'again', 'each')"
+
+
+@pytest.mark.parametrize(("owner_forgets", "central_forgets", "reader_forgets"), [*product([False, True], repeat=3)])
+def test_f38_an_id_that_comes_back_is_newer_than_every_tombstone_of_it(
+    central: Central, sites: dict[int, Site], owner_forgets: bool, central_forgets: bool, reader_forgets: bool
+) -> None:
+    for _ in range(3):
+        sites[WRITES].execute("UPDATE stock_line SET batch = batch || 'x' WHERE id = 's0'")
+        central.execute("UPDATE item SET name = name || 'x' WHERE id = 'unused'")
+        agree(central, sites)
+    delete_some(central, sites[WRITES])
+    agree(central, sites)
+    for site in sites.values():
+        seen(central, site, LATER)
+    for node, forgets in ((sites[WRITES], owner_forgets), (central, central_forgets), (sites[READS], reader_forgets)):
+        if forgets:
+            assert forget(node, LATER)
+            assert node.read(last_forgotten).counter >= 4
+    for owner, table, record_id, again in owners(central, sites):
+        owner.execute(again)
+        agree(central, sites)
+        for each in (central, *sites.values()):
+            assert each.count(table, f"id = '{record_id}'") == 1
+    assert not central.count("sync_held")
+
+
+def test_a_purge_takes_bounded_steps_and_passes_over_what_has_to_stay(central: Central, sites: dict[int, Site]) -> None:
+    site = sites[WRITES]
+    many = 2 * PURGE_RECORDS + 7
+    site.execute("WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT ?)"
+                 " INSERT INTO stock_line (id, store_id, item_id) SELECT 'many ' || i, 'store-2', 'item-1' FROM n",
+                 many)  # fmt: skip
+    synchronise(central, site)
+    site.execute("DELETE FROM stock_line WHERE id LIKE 'many%'")
+    synchronise(central, site)
+    for each in sites.values():
+        seen(central, each, LATER)
+    first = central.write(lambda c: purge_entries(c, purge.BEGINNING, LATER))
+    assert first.entries == 0 and first.after is not None, "the reader lags; the step looked at a bounded number"
+    central.execute("UPDATE central_subscription SET position = 1000000 WHERE scope = ?", SCOPE)
+    steps, place = [], purge.BEGINNING
+    while True:
+        step = central.write(lambda c, after=place: purge_entries(c, after, LATER))  # type: ignore[misc]
+        steps.append(step.entries)
+        if step.after is None:
+            break
+        place = step.after
+    assert sum(steps) == many and max(steps) <= PURGE_RECORDS
+
+
+def test_a_site_forgets_nothing_that_is_under_way(central: Central, sites: dict[int, Site]) -> None:
+    site = sites[WRITES]
+    site.execute("DELETE FROM stock_line WHERE id = 's0'")
+    synchronise(central, site)
+    site.execute("INSERT INTO stock_line (id, store_id, item_id) VALUES ('s0', 'store-2', 'item-1')")
+    assert forget(site, LATER) == 0
+    assert site.cut() is not None
+    assert forget(site, LATER) == 0
+    agree(central, sites)
