@@ -95,8 +95,7 @@ class CentralSession:
         """Runs the session to its end and remembers how it ended."""
         error: PackhorseError | None = None
         try:
-            error = await self._driver.run()
-            return error
+            return (error := await self._driver.run())
         finally:
             self._node.unregister(self)
             await asyncio.shield(self._close(error))
