@@ -32,6 +32,7 @@ class Code(StrEnum):
     UNREADABLE = "UNREADABLE"
     NOT_COLLECTED = "NOT_COLLECTED"
     UNCAPTURED = "UNCAPTURED"
+    LEFT_BEHIND = "LEFT_BEHIND"
     # A session ended.
     LINEAGE_BROKEN = "LINEAGE_BROKEN"
     COPIED = "COPIED"
@@ -101,6 +102,9 @@ CATALOGUE: dict[Code, Advice] = {
     Code.NOT_COLLECTED: Advice(Actor.CENTRAL, False, "Make the central's copy of the store a collector."),
     Code.UNCAPTURED: Advice(
         Actor.NOBODY, True, "Find out which program did it; records of other nodes come back by themselves."
+    ),
+    Code.LEFT_BEHIND: Advice(
+        Actor.CENTRAL, False, "It stays, hidden, until it is pushed and taken, or the site has discarded it."
     ),
     Code.LINEAGE_BROKEN: Advice(
         Actor.SITE, False, "Stop every copy of this site but one; the site works on locally, its edits stay captured."

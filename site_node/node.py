@@ -38,6 +38,8 @@ from engine.rpc.trace import open_trace
 from engine.session.machine import Event, Message
 from engine.session.pace import Pace, spread_retry
 from engine.storage.database import Database
+from engine.storage.eviction import Place as EvictionPlace
+from engine.storage.eviction import evict_some
 from engine.storage.integrity import Mended, sweep_batch
 from engine.storage.outbox import has_pushable
 from engine.storage.records import Writer, read_meta
@@ -114,6 +116,8 @@ class SiteNode:
         self._waiters_for_next: list[asyncio.Future[Ended]] = []
         self._swept_at = 0.0
         self._pace = Pace()
+        self._eviction: asyncio.Task[None] | None = None
+        self._must_evict = False
 
     # --- one session --------------------------------------------------------------------------------------------------
 
@@ -122,7 +126,7 @@ class SiteNode:
         meta = await self.database.read(read_meta)
         me = Writer(int(meta["site"]), meta["epoch"])
         session = SiteSession(self.database, self.catalogue, me, stay, self._pace, self._tell, self._trace(me.site))
-        session.on_report = self._reported
+        session.on_report, session.on_left = self._reported, self._evict
         error: PackhorseError | None
         try:
             async with self._dial(me.site, meta["installation"]) as stream:
@@ -135,6 +139,8 @@ class SiteNode:
         finally:
             self._session = None
             waiters, self._waiters, self._waiters_for_next = self._waiters, self._waiters_for_next, []
+        if self._eviction is not None and not stay:
+            await self._eviction
         ended = Ended(session.tally, error)
         await self._say(_link_state(error), error)
         _tell(waiters, ended)
@@ -155,6 +161,25 @@ class SiteNode:
         except PackhorseError as failed:
             self.unnoted = facts | {"last_error": failed.sentence, "last_error_code": failed.code.value}
             _log.warning("the state could not be noted", code=failed.code, what=failed.what)
+
+    def _evict(self) -> None:
+        """Has what left a scope go, piece by piece, beside the session."""
+        self._must_evict = True
+        if self._eviction is None or self._eviction.done():
+            self._eviction = asyncio.create_task(self._evict_all(), name="site eviction")
+
+    async def _evict_all(self) -> None:
+        while self._must_evict:
+            self._must_evict = False
+            try:
+                await self._evict_from(EvictionPlace())
+            except PackhorseError as failed:  # the next checkpoint begins again
+                _log.warning("what left a scope could not be removed", code=failed.code, what=failed.what)
+
+    async def _evict_from(self, place: EvictionPlace | None) -> None:
+        while place is not None:
+            work = partial(evict_some, catalogue=self.catalogue, place=place, now=int(time.time()))
+            place = await self.database.write(work)
 
     async def _sweep(self) -> None:
         """Checks tables and triggers, and at the first session and once a day the rows themselves (F43)."""
@@ -231,6 +256,8 @@ class SiteNode:
         try:
             await self._forever(partial(self._cycle, every_minutes))
         finally:
+            if self._eviction is not None:
+                beside.append(self._eviction)
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)

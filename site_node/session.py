@@ -33,10 +33,11 @@ from engine.storage.chain import (
     void_frames,
 )
 from engine.storage.database import Database
+from engine.storage.eviction import reach_checkpoint
 from engine.storage.integrity import queue_for_central
 from engine.storage.outbox import has_pushable, waiting
 from engine.storage.parts import body_for, body_of, is_body, lane_state, read_part, stage, staged_for, unstage
-from engine.storage.positions import compare, drop_unseen, positions_hash, read_positions, sweep_left
+from engine.storage.positions import compare, drop_unseen, note_filled, positions_hash, read_positions
 from engine.storage.push import cut_frame
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer, read_meta, write_meta
@@ -98,7 +99,10 @@ class SiteSession:
         self._resumed_below = self._era = 0
         self._driver: Driver | None = None
         self._timers: set[asyncio.Task[None]] = set()
+        self._looked_at_hidden = False
         self.on_report: Callable[[session_pb2.CheckpointReport], None] = lambda _report: None
+        self.on_left: Callable[[], None] = lambda: None
+        """Called when records that left a scope may go (engine/storage/eviction.py)."""
 
     async def run(
         self, send: Callable[[Message], Awaitable[None]], receive: Callable[[], Awaitable[Message | None]]
@@ -280,17 +284,22 @@ class SiteSession:
 
     async def _do_compare(self, action: Action) -> Event:
         checkpoint: session_pb2.PullCheckpoint = action.value
-        report = await self._database.write(lambda connection: self._compare(connection, checkpoint))
+        report, has_left = await self._database.write(lambda connection: self._compare(connection, checkpoint))
         self.tally.rounds, self.tally.report, self.tally.remaining = checkpoint.round, report, 0
         self._told("in agreement" if report.in_agreement else "comparing", 0)
+        self._looked_at_hidden = True
+        if has_left:
+            self.on_left()
         self.on_report(report)
         return Event("compared", report)
 
     def _compare(
         self, connection: sqlite3.Connection, checkpoint: session_pb2.PullCheckpoint
-    ) -> session_pb2.CheckpointReport:
+    ) -> tuple[session_pb2.CheckpointReport, bool]:
+        """The report, and whether records that left a scope may go now."""
         drop_unseen(connection, checkpoint)
-        sweep_left(connection, self._catalogue)
+        has_left = reach_checkpoint(connection, looks_at_hidden=not self._looked_at_hidden)
+        note_filled(connection, checkpoint)
         unstage(connection, CENTRAL_SITE)  # a checkpoint comes when nothing goes in parts
         write_meta(connection, era=str(self._era))
         wanted = [(key.table, key.id) for key in checkpoint.wanted]
@@ -308,7 +317,7 @@ class SiteSession:
             last_error="",
             last_error_code="",
         )
-        return report
+        return report, has_left
 
     async def _do_wait(self, action: Action) -> None:
         timer = asyncio.create_task(self._wait(action.value))

@@ -30,9 +30,10 @@ from engine.session.frames import Link
 from engine.storage.chain import frames_exceed, last_number, stored_frames, void_frames
 from engine.storage.configuration import read_topology
 from engine.storage.database import snapshot, transact
+from engine.storage.eviction import Place, evict_some, reach_checkpoint
 from engine.storage.integrity import Mended, mend, queue_for_central, sweep_rows
 from engine.storage.pages import Cursor, read_page, read_wanted
-from engine.storage.positions import Comparison, compare, drop_unseen, positions_hash, read_positions, sweep_left
+from engine.storage.positions import Comparison, compare, drop_unseen, positions_hash, read_positions
 from engine.storage.push import FULL_SIZE, cut_frame
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer, applying, read_meta, write_meta
@@ -171,14 +172,15 @@ class Site(Node):
     def report(self, checkpoint: session_pb2.PullCheckpoint) -> session_pb2.CheckpointReport:
         """What a session does at a checkpoint, and says of it."""
         self.write(lambda c: drop_unseen(c, checkpoint))
-        self.sweep_left()
+        self.evict()
         found = self.compare(checkpoint)
         return self.read(lambda c: report_on(c, checkpoint, found.comparable, found.differing))
 
-    def sweep_left(self) -> None:
-        """What a session does with records that left a scope."""
-        while self.write(lambda c: sweep_left(c, catalogue())):
-            pass
+    def evict(self) -> None:
+        """What a checkpoint lets go, piece by piece."""
+        place = Place() if self.write(lambda c: reach_checkpoint(c, looks_at_hidden=True)) else None
+        while place is not None:
+            place = self.write(partial(evict_some, catalogue=catalogue(), place=place, now=NOW))
 
     def hello(self) -> session_pb2.Hello:
         """How a session begins."""
@@ -334,7 +336,7 @@ def pull(central: Central, site: Site, records: int = 500) -> None:
             site.apply(central.wanted(site, received.wants))
     noted = list(central.cursors[site.number].values())
     central.write(lambda c: note_positions(c, site.number, noted))
-    site.sweep_left()
+    site.evict()
 
 
 def checkpoint(central: Central, site: Site) -> session_pb2.PullCheckpoint | None:

@@ -192,6 +192,19 @@ class Catalogue:
             if subject.visibility_table
         }
 
+    @cached_property
+    def _referring(self) -> Mapping[str, tuple[tuple[Table, str], ...]]:
+        found: dict[str, tuple[tuple[Table, str], ...]] = {}
+        for table in self.tables.values():
+            for column in table.references:
+                if column.name != table.parent_column:
+                    found[column.refers_to] = (*found.get(column.refers_to, ()), (table, column.name))
+        return found
+
+    def referring_to(self, table: str) -> tuple[tuple[Table, str], ...]:
+        """(table, column) of every reference to records of that table, but for those of members to their own root."""
+        return self._referring.get(table, ())
+
     def members_of(self, root: str) -> tuple[Table, ...]:
         """The tables whose records are members of documents of that root table."""
         return self._members.get(root, ())

@@ -21,6 +21,7 @@ from engine.errors import Code, sentence
 from engine.rules.authority import RIGHT_OF_KIND, Owner, Right, owner_of
 from engine.storage.configuration import read_rights
 from engine.storage.database import Database
+from engine.storage.hidden import hidden_among
 from engine.storage.outbox import Present, queue_again
 from engine.storage.records import Key, applying, read_rows
 from engine.storage.undecodable import note_undecodable, undecodable
@@ -87,10 +88,11 @@ def mend(connection: sqlite3.Connection, catalogue: Catalogue, damaged: Iterable
     asked, rights = set(read_wants(connection)), read_rights(connection)
     wants: dict[Key, None] = {}
     queued = put_aside = 0
+    hidden = hidden_among(connection, damaged)  # the central tells nothing of them any more
     for key in damaged:
         table, state = catalogue[key[0]], present.states.get(key)
         root = _root_of(catalogue, table, key, present)
-        if present.is_unchanged(table, key[1]) or _has_change(connection, key) or root in asked:
+        if key in hidden or present.is_unchanged(table, key[1]) or _has_change(connection, key) or root in asked:
             continue
         owner = _owner_of(connection, catalogue, root)
         if owner in rights and (root != key or present.row(key) is not None):

@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 from packhorse.sync.v1 import session_pb2
 
-from engine.catalogue.model import Catalogue
-from engine.storage.configuration import read_rights
 from engine.storage.digests import read_digests
-from engine.storage.receive import MARKED, drop_membership
-from engine.storage.records import applying
+from engine.storage.eviction import leave_scopes
+from engine.storage.receive import MARKED
 
 
 def read_positions(connection: sqlite3.Connection) -> list[session_pb2.FeedPosition]:
@@ -62,39 +60,14 @@ def drop_unseen(connection: sqlite3.Connection, checkpoint: session_pb2.PullChec
             f" WHERE m.state = {MARKED} AND s.name = ? AND s.generation = ? AND s.position = ?",
             (feed.scope, feed.generation, feed.position),
         ).fetchall()
-        for table, record_id, scope in marked:
-            drop_membership(connection, (table, record_id), scope)
+        leave_scopes(connection, [((table, record_id), scope) for table, record_id, scope in marked])
         dropped += len(marked)
     return dropped
 
 
-def sweep_left(connection: sqlite3.Connection, catalogue: Catalogue) -> int:
-    """Removes records that are in no scope any more; returns how many.
-
-    One that this node owns, or that has a change pending or in flight, or is held, stays (F7).
-    """
-    stores = {right.key for right in read_rights(connection) if right.key}
-    removed = 0
-    with applying(connection):
-        for name, record_id in connection.execute("SELECT table_name, id FROM sync_left").fetchall():
-            if name not in catalogue or _is_needed(connection, name, record_id):
-                continue
-            table = catalogue[name]
-            if table.store_column:
-                row = connection.execute(f"SELECT {table.store_column} FROM {name} WHERE id = ?", (record_id,))
-                if (found := row.fetchone()) and found[0] in stores:
-                    continue
-            connection.execute(f"DELETE FROM {name} WHERE id = ?", (record_id,))
-            for bookkeeping in ("sync_record", "sync_unknown"):
-                connection.execute(f"DELETE FROM {bookkeeping} WHERE table_name = ? AND id = ?", (name, record_id))
-            connection.execute("DELETE FROM sync_left WHERE table_name = ? AND id = ?", (name, record_id))
-            removed += 1
-    return removed
-
-
-def _is_needed(connection: sqlite3.Connection, table: str, record_id: str) -> bool:
-    for needed in ("sync_membership", "sync_outbox", "sync_in_flight"):
-        query = f"SELECT 1 FROM {needed} WHERE table_name = ? AND id = ? LIMIT 1"
-        if connection.execute(query, (table, record_id)).fetchone():
-            return True
-    return False
+def note_filled(connection: sqlite3.Connection, checkpoint: session_pb2.PullCheckpoint) -> None:
+    """Notes the scopes of which a checkpoint has shown that everything is here."""
+    connection.executemany(
+        "UPDATE sync_scope SET filled = 1 WHERE name = ? AND generation = ? AND position = ? AND filled = 0",
+        [(feed.scope, feed.generation, feed.position) for feed in checkpoint.feeds],
+    )

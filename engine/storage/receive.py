@@ -16,12 +16,15 @@ from engine.catalogue.codec import Unreadable, codec, record_hash
 from engine.catalogue.model import Catalogue, Table
 from engine.errors import Code, PeerProblem
 from engine.rules.authority import Owner, owner_of
+from engine.rules.eviction import outlives_delete
 from engine.rules.versions import Version
 from engine.session.frames import from_wire
 from engine.storage.chain import last_number
 from engine.storage.configuration import TOPOLOGY_TABLES, read_rights, read_topology, write_rights
 from engine.storage.digests import DigestLedger
+from engine.storage.eviction import close_scope, leave_scopes, linger
 from engine.storage.held import hold_unreadable
+from engine.storage.hidden import show
 from engine.storage.outbox import queue_again
 from engine.storage.records import (
     Change,
@@ -34,6 +37,7 @@ from engine.storage.records import (
     read_rows,
     read_states,
     write_changes,
+    write_states,
 )
 from engine.storage.scopes import scope_numbers
 from engine.storage.settle import settle_echo
@@ -132,8 +136,7 @@ def apply_pull(
         left += [((key.table, key.id), scope) for key in section.left]
     arrived += _records(catalogue, body.wanted, None)
     received = _apply(connection, catalogue, me, arrived, now)
-    for key, scope in left:
-        drop_membership(connection, key, scope)
+    leave_scopes(connection, left)
     connection.executemany(
         "UPDATE sync_scope SET position = ? WHERE scope = ?",
         [(section.to_position, numbers[section.scope]) for section in body.sections],
@@ -156,19 +159,16 @@ def _check_numbers(body: document_pb2.PullBody) -> None:
 
 
 def _change_subscription(connection: sqlite3.Connection, change: document_pb2.SubscriptionChange) -> None:
-    scope = scope_numbers(connection, [change.scope])[change.scope]
     if change.closed:
-        connection.execute(
-            "INSERT OR IGNORE INTO sync_left SELECT table_name, id FROM sync_membership WHERE scope = ?", (scope,)
-        )
-        connection.execute("DELETE FROM sync_membership WHERE scope = ?", (scope,))
-        connection.execute("DELETE FROM sync_digest WHERE scope = ?", (scope,))
-        connection.execute("DELETE FROM sync_scope WHERE scope = ?", (scope,))
+        close_scope(connection, change.scope)
         return
+    scope = scope_numbers(connection, [change.scope])[change.scope]
     (before,) = connection.execute("SELECT generation FROM sync_scope WHERE scope = ?", (scope,)).fetchone()
     if before == change.generation:
         return
-    connection.execute("UPDATE sync_scope SET generation = ?, position = 0 WHERE scope = ?", (change.generation, scope))
+    connection.execute(
+        "UPDATE sync_scope SET generation = ?, position = 0, filled = 0 WHERE scope = ?", (change.generation, scope)
+    )
     if before:  # it is read again from the start: what does not come is not in it any more (F38)
         connection.execute("UPDATE sync_membership SET state = ? WHERE scope = ?", (MARKED, scope))
 
@@ -230,14 +230,29 @@ def _apply(
                 ledger.remove(scope, key[0], state.hash)
             if change.row is not None:
                 ledger.add(scope, key[0], change.hash)
-    with applying(connection):
-        write_changes(connection, changes.values(), Writer(0, ""), now)
+    _write(connection, catalogue, local, changes, now)
     hold_unreadable(connection, me.site, unreadable, {record.root for record in arrived}, now)
     _requeue(connection, received, local, arrived, changes)
     ledger.write(connection)
     _join_scopes(connection, arrived, memberships)
     received.records, received.wants = len(changes), list(wants)
     return received
+
+
+def _write(
+    connection: sqlite3.Connection, catalogue: Catalogue, local: _Local, changes: dict[Key, Change], now: int
+) -> None:
+    lingering = {
+        key: change
+        for key, change in changes.items()
+        if change.row is None and key in local.has_row and outlives_delete(catalogue, change.table)
+    }
+    writer = Writer(0, "")
+    with applying(connection):
+        write_changes(connection, [change for key, change in changes.items() if key not in lingering], writer, now)
+    tombstones = [(*key, c.root_id, *c.version, c.hash, True, *writer, now) for key, c in lingering.items()]
+    write_states(connection, tombstones)
+    linger(connection, [(*key, change.root_id) for key, change in lingering.items()], now)
 
 
 def _agrees(connection: sqlite3.Connection, local: _Local, record: _Arrived, key: Key, me: Writer) -> bool:
@@ -353,17 +368,5 @@ def _join_scopes(connection: sqlite3.Connection, arrived: list[_Arrived], before
             "UPDATE sync_membership SET state = 0 WHERE table_name = ? AND id = ? AND scope = ?",
             [(record.table.name, record.id, record.scope) for record in arrived],
         )
+    show(connection, [(row[0], row[1]) for row in joined])
     ledger.write(connection)
-
-
-def drop_membership(connection: sqlite3.Connection, key: Key, scope: int) -> None:
-    """The record left a scope: it is looked at again by the sweep at the checkpoint (F7)."""
-    ledger = DigestLedger()
-    state = read_states(connection, [key]).get(key)
-    there = connection.execute(
-        "DELETE FROM sync_membership WHERE table_name = ? AND id = ? AND scope = ? RETURNING 1", (*key, scope)
-    ).fetchone()
-    if there and state is not None and not state.deleted:
-        ledger.remove(scope, key[0], state.hash)
-        ledger.write(connection)
-    connection.execute("INSERT OR IGNORE INTO sync_left VALUES (?, ?)", key)

@@ -54,7 +54,7 @@ def purge_tombstones(connection: sqlite3.Connection, after: Place, now: int) -> 
 
 
 def _is_in_use(connection: sqlite3.Connection, table: str, record_id: str) -> bool:
-    for place in ("sync_membership", "sync_outbox", "sync_in_flight", "sync_held"):
+    for place in ("sync_membership", "sync_outbox", "sync_in_flight", "sync_held", "sync_hidden"):
         query = f"SELECT 1 FROM {place} WHERE table_name = ? AND id = ? LIMIT 1"
         if connection.execute(query, (table, record_id)).fetchone():
             return True

@@ -60,10 +60,12 @@ CREATE TABLE sync_record (
 CREATE INDEX sync_record_member ON sync_record (root_id) WHERE root_id <> '';
 CREATE INDEX sync_record_deleted ON sync_record (deleted_at) WHERE deleted = 1;
 -- Scopes. At the central `position` is the head of the feed, and entries up to `floor` were purged; at a site it is the
--- last one applied (the cursor).
+-- last one applied (the cursor). `filled`: a checkpoint has shown that everything is here. Generation -1: closed, being
+-- emptied (eviction.py).
 CREATE TABLE sync_scope (
     scope INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
-    generation INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL DEFAULT 0, floor INTEGER NOT NULL DEFAULT 0);
+    generation INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL DEFAULT 0, floor INTEGER NOT NULL DEFAULT 0,
+    filled INTEGER NOT NULL DEFAULT 0);
 -- Record is in scope. At the central this row is the feed entry. state: 0 put, 1 delete, 2 leave; at a site: 0, or
 -- 3 while a subscription that has begun again has not shown the record. `ended_at`: time of the delete or leave.
 CREATE TABLE sync_membership (
@@ -123,16 +125,25 @@ CREATE TABLE sync_outcome (
     PRIMARY KEY (root_table, root_id)) WITHOUT ROWID;
 -- Documents that this node asked its peer for.
 CREATE TABLE sync_want (table_name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
--- Contents that another program wrote without capture over records of others: kept when the record was mended.
+-- Contents that lost: of a record of others that a program wrote without capture (as the record travels), and of a
+-- document that was refused for NO_AUTHORITY (the Document, and the one of the central; empty where it has none).
 CREATE TABLE sync_aside (
     number INTEGER PRIMARY KEY, table_name TEXT NOT NULL, id TEXT NOT NULL, code TEXT NOT NULL,
-    sentence TEXT NOT NULL, put_aside_at INTEGER NOT NULL, content BLOB NOT NULL);
+    sentence TEXT NOT NULL, put_aside_at INTEGER NOT NULL, content BLOB NOT NULL,
+    in_its_place BLOB NOT NULL DEFAULT x'');
 -- Follow-up work of the central: (who does it, what about), with how often it became necessary (work.py).
 CREATE TABLE sync_work (
     processor TEXT NOT NULL, table_name TEXT NOT NULL, id TEXT NOT NULL, generation INTEGER NOT NULL,
     problem TEXT NOT NULL DEFAULT '', PRIMARY KEY (processor, table_name, id)) WITHOUT ROWID;
--- Records that left a scope, to be looked at when the feeds have been read to the end.
-CREATE TABLE sync_left (table_name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
+-- Records that left a scope, to be looked at when a checkpoint has shown that the feeds were read beyond `number`.
+CREATE TABLE sync_left (
+    table_name TEXT NOT NULL, id TEXT NOT NULL, root_id TEXT NOT NULL DEFAULT '', number INTEGER NOT NULL,
+    referred_to INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
+CREATE INDEX sync_left_number ON sync_left (number);
+-- Records that are here and not to be shown: left behind, or not visible any more and referred to (rules/eviction.py).
+CREATE TABLE sync_hidden (
+    table_name TEXT NOT NULL, id TEXT NOT NULL, root_id TEXT NOT NULL DEFAULT '', why TEXT NOT NULL,
+    hidden_at INTEGER NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
 -- The receiver's side of frames, and the feeds that it publishes.
 CREATE INDEX sync_membership_feed ON sync_membership (scope, position) WHERE position > 0;
 CREATE INDEX sync_membership_document ON sync_membership (scope, root_id, position)

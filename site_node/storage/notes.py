@@ -6,6 +6,7 @@ from typing import Any
 
 from packhorse.sync.v1 import session_pb2
 
+from engine.catalogue.descriptors import catalogue
 from engine.limits import CLOCK_WARNING_SECONDS, DIFFERING_SCOPES
 from engine.reporting import capped, estimated, instant
 from engine.storage.held import held_count, held_list
@@ -14,6 +15,7 @@ from engine.storage.outbox import waiting
 from engine.storage.records import read_meta, write_meta
 from engine.storage.settle import held_at_peer
 from engine.storage.wants import read_wants
+from site_node.storage.scope_changes import scope_changes
 
 
 def found_site(connection: sqlite3.Connection, site: int, name: str, installation: str, epoch: bytes) -> None:
@@ -91,6 +93,7 @@ def read_status(connection: sqlite3.Connection, running: bool, unnoted: Mapping[
         "clock_difference_seconds": int(clock) if clock else None,
         "clock_warning": bool(clock) and abs(int(clock)) >= CLOCK_WARNING_SECONDS,
         **kept_aside(connection),
+        **scope_changes(connection, catalogue()),
         "schema_repaired": noted.get("schema_repaired") or None,
         "totals": dict(connection.execute("SELECT key, value FROM sync_total")),
         "held_documents": [*held_list(connection), *_held_there(connection)],

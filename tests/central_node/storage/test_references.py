@@ -71,7 +71,8 @@ def test_f26_a_document_waits_for_what_it_requires_and_no_longer(
 @pytest.mark.parametrize("deleted", [["item-0"], ["name"], ["item-0", "name"]], ids=", ".join)
 @pytest.mark.parametrize("is_known_there", [True, False], ids=["known before", "never known"])
 def test_f26_a_site_applies_what_refers_to_nothing(tmp_path: Path, deleted: list[str], is_known_there: bool) -> None:
-    """The referent is gone at the primary, so a site that joins later never gets it: the documents come as they are."""
+    """The referent is gone at the primary, so a site that joins later never gets it: the documents come as they are. A
+    site that had it keeps it, hidden (F36)."""
     central, site = two_nodes(tmp_path)
     other = central.add(tmp_path, 3)
     if is_known_there:
@@ -87,7 +88,9 @@ def test_f26_a_site_applies_what_refers_to_nothing(tmp_path: Path, deleted: list
     for table in ("stock_line", "invoice", "invoice_line"):
         assert other.rows(table) == site.rows(table) != set()
     assert not other.count("sync_held")
-    assert all(not other.count(gone.partition("-")[0], f"id = '{gone}'") for gone in deleted)
+    for gone in deleted:
+        assert other.count(gone.partition("-")[0], f"id = '{gone}'") == is_known_there
+        assert other.count("sync_hidden", f"id = '{gone}' AND why = 'not_visible'") == is_known_there
 
 
 def test_f26_what_was_used_offline_and_deleted_meanwhile_is_taken(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from engine.rules.topology import CopyType
 from engine.storage.configuration import read_topology
 from engine.storage.database import transact
 from engine.storage.outbox import waiting
-from engine.storage.positions import compare, sweep_left
+from engine.storage.positions import compare
 from engine.storage.records import read_meta
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
@@ -77,7 +77,7 @@ class Exchange:
         while asked := site.read(read_wants):
             site.apply(self.central.wanted(session, asked))
         self.central.note(session)
-        site.write(lambda c: sweep_left(c, catalogue()))
+        site.evict()
 
     def synchronise(self, site: SiteEnd, rounds: int = 5) -> Session:
         """A session of rounds until nothing is left to be done."""

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 from packhorse.sync.v1 import document_pb2, session_pb2
@@ -11,6 +12,7 @@ from engine.errors import Code, PeerProblem
 from engine.session.frames import pack, unpack
 from engine.storage.chain import stored_frames
 from engine.storage.database import Result, Work, snapshot, transact
+from engine.storage.eviction import Place, evict_some, reach_checkpoint
 from engine.storage.positions import positions_hash, read_positions
 from engine.storage.push import cut_frame
 from engine.storage.receive import Received, apply_pull
@@ -158,3 +160,9 @@ class SiteEnd(Node):
             return received
 
         return self.write(apply)
+
+    def evict(self) -> None:
+        """What a checkpoint lets go, piece by piece."""
+        place = Place() if self.write(lambda c: reach_checkpoint(c, looks_at_hidden=True)) else None
+        while place is not None:
+            place = self.write(partial(evict_some, catalogue=catalogue(), place=place, now=NOW))
