@@ -204,7 +204,7 @@ class SiteNode:
         session = self._session
         if session is not None:
             wanted = [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in wants]
-            session.post(Event("damaged", wanted))
+            session.post(Event("wanted", wanted))
             session.post(Event("changed"))
 
     async def _sweep_daily(self) -> None:

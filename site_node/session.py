@@ -250,6 +250,8 @@ class SiteSession:
         self.tally.pushed += settled.records
         self.tally.progressed = True
         self._told("pushing", None)
+        if settled.wants:
+            self.post(Event("wanted", [document_pb2.RecordKey(table=table, id=root) for table, root in settled.wants]))
         return Event("acknowledgement_stored", settled.frees)
 
     def _settle(self, connection: sqlite3.Connection, told: session_pb2.Acknowledgement) -> Settled:

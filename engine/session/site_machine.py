@@ -36,7 +36,7 @@ _ENDS = {"problem": ("closed",), "goodbye": ("closed",), "cut": ("closed",), "si
          "failed": ("closed",)}  # fmt: skip
 # What the central may have sent before it read our goodbye, and what of it is still being stored.
 _LATE = ("pull_frame", "pull_stored", "pull_checkpoint", "compared", "waited", "part", "part_staged")
-_ASKED = ("changed", "leave", "round_wanted", "damaged")
+_ASKED = ("changed", "leave", "round_wanted", "wanted")
 _PUSHES = ("acknowledgement", "acknowledgement_stored", "busy", "waited", *_ASKED, "lane_moved", "part_loaded",
            "part_stored", "lane_closed")  # fmt: skip
 _PULLS = ("pull_frame", "pull_stored", "pull_checkpoint", "frames_loaded", "part", "part_staged")
@@ -231,7 +231,7 @@ class SiteMachine(Machine):
         self._exhausted, self._changed = False, True
         return self._load() if self.state in ("pushing", "exchanging") else []
 
-    def _on_damaged(self, documents: list[document_pb2.RecordKey]) -> list[Step]:
+    def _on_wanted(self, documents: list[document_pb2.RecordKey]) -> list[Step]:
         """Documents were found that have to be asked for. Before Welcome is stored: it is read then what is wanted."""
         if self.state not in ("pushing", "exchanging"):
             return []

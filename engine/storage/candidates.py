@@ -33,7 +33,7 @@ class Documents:
             if table in catalogue and catalogue[table].parent:
                 root = (catalogue[table].parent, root_id)
             self.roots.setdefault(root, {root: None})[table, record_id] = None
-        for root, record in _members(connection, catalogue, self.roots):
+        for root, record in members_known(connection, catalogue, self.roots):
             self.roots[root][record] = None
         records = [record for every in self.roots.values() for record in every]
         self._in_scope = _there(connection, "sync_membership", "table_name", "id", records)
@@ -79,7 +79,9 @@ def remove(connection: sqlite3.Connection, catalogue: Catalogue, records: Sequen
         connection.executemany(f"DELETE FROM {bookkeeping} WHERE table_name = ? AND id = ?", records)
 
 
-def _members(connection: sqlite3.Connection, catalogue: Catalogue, roots: Iterable[Key]) -> Iterable[tuple[Key, Key]]:
+def members_known(
+    connection: sqlite3.Connection, catalogue: Catalogue, roots: Iterable[Key]
+) -> Iterable[tuple[Key, Key]]:
     """(root, member) of these documents: of rows that are here, and of records that are known."""
     for table, ids in by_table(roots).items():
         members = {member.name: member for member in catalogue.members_of(table)}

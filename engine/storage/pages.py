@@ -16,7 +16,7 @@ from packhorse.sync.v1 import document_pb2
 
 from engine.catalogue.codec import Unreadable, codec
 from engine.catalogue.model import Catalogue
-from engine.limits import COUNT_CAP, FRAME_BYTES
+from engine.limits import COUNT_CAP, FRAME_BYTES, ID_BYTES_MAX
 from engine.session.frames import to_wire
 from engine.storage.feeds import LEAVE, heads
 from engine.storage.outbox import Present
@@ -248,19 +248,18 @@ def read_wanted(
     scopes: frozenset[str],
     limit_bytes: int = FRAME_BYTES,
 ) -> Wanted:
-    """Whole documents by key, with their tombstones, until the next one would pass the limit, but at least one; keys
-    outside the receiver's scopes are passed over."""
+    """Whole documents by key, with their tombstones, until the next one would pass the limit, but at least one. For a
+    key of which nothing is in the receiver's scopes, a document without records; what is damaged here, and what can be
+    no key, is passed over."""
     documents: list[document_pb2.Document] = []
     damaged, size = set(read_wants(connection)), 0
     for place, (table, root_id) in enumerate(roots):
-        if table not in catalogue or catalogue[table].parent or (table, root_id) in damaged:
+        if (table, root_id) in damaged or table not in catalogue or len(root_id.encode()) > ID_BYTES_MAX:
             continue
-        rows = connection.execute(
-            "SELECT s.name FROM sync_membership AS m JOIN sync_scope AS s USING (scope)"
-            " WHERE m.table_name = ? AND m.id = ? AND m.state <> 2",
-            (table, root_id),
-        )
-        if not scopes & {row[0] for row in rows}:
+        if size > limit_bytes:
+            return Wanted(documents, list(roots[place:]))
+        if not _is_for(connection, catalogue, (table, root_id), scopes):
+            documents.append(document_pb2.Document(table=table, id=root_id))
             continue
         keys = [(table, root_id)]
         if catalogue.members_of(table):
@@ -275,3 +274,15 @@ def read_wanted(
             return Wanted(documents, list(roots[place:]))
         documents.append(document)
     return Wanted(documents, [])
+
+
+def _is_for(connection: sqlite3.Connection, catalogue: Catalogue, root: Key, scopes: frozenset[str]) -> bool:
+    """Whether there is such a document in one of these scopes."""
+    if catalogue[root[0]].parent:
+        return False
+    rows = connection.execute(
+        "SELECT s.name FROM sync_membership AS m JOIN sync_scope AS s USING (scope)"
+        " WHERE m.table_name = ? AND m.id = ? AND m.state <> 2",
+        root,
+    )
+    return not scopes.isdisjoint({row[0] for row in rows})

@@ -1,7 +1,8 @@
 """A site takes what the central sends: content, memberships, digests and positions in one transaction (law 3).
 
 What is never done here (law 8, F9): content from a feed never replaces a record with a pending or in-flight change, nor
-a record that this node owns now and already has. Absence never deletes; only a tombstone of a higher version does.
+a record that this node owns now and already has. Absence never deletes; only a tombstone of a higher version does. One
+exception: what was refused for NO_AUTHORITY (healing.py).
 Required references are not waited for: a dangling one is shown as "not known here" (F26).
 """
 
@@ -23,6 +24,7 @@ from engine.storage.chain import last_number
 from engine.storage.configuration import TOPOLOGY_TABLES, read_rights, read_topology, write_rights
 from engine.storage.digests import DigestLedger
 from engine.storage.eviction import close_scope, leave_scopes, linger
+from engine.storage.healing import move_aside
 from engine.storage.held import hold_unreadable
 from engine.storage.hidden import show
 from engine.storage.outbox import queue_again
@@ -135,6 +137,7 @@ def apply_pull(
         arrived += _records(catalogue, section.documents, scope)
         left += [((key.table, key.id), scope) for key in section.left]
     arrived += _records(catalogue, body.wanted, None)
+    move_aside(connection, catalogue, body.wanted, now)
     received = _apply(connection, catalogue, me, arrived, now)
     leave_scopes(connection, left)
     connection.executemany(

@@ -27,6 +27,8 @@ class Settled(NamedTuple):
     """Records that the peer has applied."""
     frees: bool
     """Changes can be framed that could not before."""
+    wants: tuple[Key, ...] = ()
+    """Documents to ask for: those that were refused for NO_AUTHORITY (healing.py)."""
 
 
 def settle(connection: sqlite3.Connection, told: session_pb2.Acknowledgement, site: int, epoch: str) -> Settled:
@@ -56,7 +58,13 @@ def settle(connection: sqlite3.Connection, told: session_pb2.Acknowledgement, si
     if closes_lane:
         free_lane(connection)
     again = any(outcome.disposition == session_pb2.DISPOSITION_NEED_WHOLE for outcome in told.outcomes)
-    return Settled(records, closes_lane or again)
+    refused = [(row[1], row[2]) for row in documents if row[0] in apart and _is_refused(apart[row[0]])]
+    connection.executemany("INSERT OR IGNORE INTO sync_want VALUES (?, ?)", refused)
+    return Settled(records, closes_lane or again, tuple(refused))
+
+
+def _is_refused(outcome: session_pb2.Outcome) -> bool:
+    return outcome.disposition == session_pb2.DISPOSITION_HELD and outcome.code == Code.NO_AUTHORITY
 
 
 def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[Key], site: int, epoch: str) -> int:

@@ -22,15 +22,15 @@ async def until(database: Path, query: str, expected: object, seconds: float = 3
         await asyncio.sleep(0.02)
 
 
-def put_copy(country: Country, store: str, site: SiteNode, kind: str) -> None:
+def put_copy(country: Country, store: str, site: SiteNode, kind: str, term: int = 0) -> None:
     """What the commands of the central write, without their rules."""
     with opened(country.central.database) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE sync_flag SET administering = 1")
         connection.execute(
-            "INSERT INTO store_copy (id, store_id, site, type) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET type = excluded.type",
-            (f"{store}@{site.number}", store, site.number, kind),
+            "INSERT INTO store_copy (id, store_id, site, type, term, term_id) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET type = excluded.type, term = excluded.term, term_id = excluded.term_id",
+            (f"{store}@{site.number}", store, site.number, kind, term, term),
         )
         connection.execute("UPDATE sync_flag SET administering = 0")
         connection.execute("COMMIT")
@@ -63,3 +63,35 @@ async def test_f07_a_collector_comes_and_goes_while_both_sites_work(country: Cou
     with opened(lae.database) as connection:
         known = connection.execute("SELECT count(*) FROM sync_record WHERE table_name = 'stock_line'").fetchone()
         assert known == (100,), "nothing is remembered of it either"
+
+
+@pytest.mark.parametrize("keeps", ["collector", "transfer"])
+async def test_what_a_store_was_lost_over_moves_aside(country: Country, keeps: str) -> None:
+    """A site works offline for a store that is given to another one meanwhile; the other one works too."""
+    badili, lae = await joined(country, "Badili", BADILI), await joined(country, "Lae", LAE)
+    write_stock(badili.database, BADILI, 20)
+    assert (await badili.sync()).exit_code == 0
+    with opened(badili.database) as connection:
+        connection.execute("UPDATE stock_line SET batch = 'offline' WHERE id = 'stock-00003'")
+        connection.execute("DELETE FROM stock_line WHERE id = 'stock-00004'")
+    write_stock(badili.database, BADILI, 2, "new")
+    put_copy(country, BADILI, badili, keeps)
+    put_copy(country, BADILI, lae, "active", 2)
+    assert (await lae.sync()).exit_code == 0
+    with opened(lae.database) as connection:
+        connection.execute("UPDATE stock_line SET batch = 'at Lae' WHERE id = 'stock-00003'")
+    assert (await lae.sync()).exit_code == 0
+    done = await badili.sync()
+    assert done.exit_code == 1, "the central holds what it refused, until a person there has seen it"
+    assert (done.json["pushed"], done.json["waiting_to_push"], done.json["differing"]) == (0, 0, [])
+    agreed = rows(lae.database, "stock_line")
+    assert len(agreed) == 20 and agreed == rows(country.central.database, "stock_line")
+    assert rows(badili.database, "stock_line") == (agreed if keeps == "collector" else set())
+    status = await badili.status()
+    assert (status["kept_aside"], status["left_behind"], status["held"]) == (4, 0, 0)
+    assert {told["code"] for told in status["kept_aside_records"]} == {"NO_AUTHORITY"}
+    central = await country.central.status()
+    assert {(told["id"], told["code"]) for told in central["held_documents"]} == {
+        (record, "NO_AUTHORITY") for record in ("stock-00003", "stock-00004", "new-00000", "new-00001")
+    }
+    assert (await lae.sync()).exit_code == 0, "the other site is not concerned"

@@ -163,7 +163,7 @@ SITE_EVENTS: Final[dict[str, Callable[[], Any]]] = {
     "part_staged": lambda: document_pb2.PartStored(hash=hash_of(9), size_bytes=10),
     "pull_stored": lambda: PullStored(1, 1, keys(1), requeued=0),
     "compared": lambda: session_pb2.CheckpointReport(round=1),
-    "damaged": lambda: keys(1),
+    "wanted": lambda: keys(1),
     "failed": lambda: Unavailable(Code.DISK_FULL, "The disk is full."),
     **dict.fromkeys(("lane_closed", "waited", "changed", "leave", "round_wanted", "cut", "silence"), lambda: None),
 }

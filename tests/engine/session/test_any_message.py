@@ -70,7 +70,7 @@ site_messages = st.one_of(
     st.builds(session_pb2.SiteMessage, part=parts),
     st.builds(session_pb2.SiteMessage, part_stored=parts_stored),
 )
-site_events = st.sampled_from(("changed", "leave", "round_wanted", "damaged", "lane_moved", "cut", "silence", "failed"))
+site_events = st.sampled_from(("changed", "leave", "round_wanted", "wanted", "lane_moved", "cut", "silence", "failed"))
 central_events = st.sampled_from(("feed_moved", "lane_moved", "drain", "round_over", "cut", "silence", "failed"))
 
 
@@ -107,7 +107,7 @@ class Honest:
         """Something happens at this end."""
         values: dict[str, Any] = {
             "failed": Unavailable(Code.DISK_FULL, "The disk is full."),
-            "damaged": keys(2),
+            "wanted": keys(2),
             "lane_moved": self._data.draw(st.sampled_from((None, LaneState(hash_of(9), 20)))),
         }
         self.take(self.machine.step(Event(name, values.get(name))))

@@ -413,7 +413,7 @@ class PullBody(_message.Message):
 
     @_builtins.property
     def wanted(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
-        """Documents that the site wanted; they move no position."""
+        """Documents that the site wanted; they move no position. One without records: there is none in the site's scopes."""
 
     def __init__(
         self,

@@ -645,7 +645,7 @@ Global___CheckpointReport: _TypeAlias = CheckpointReport  # noqa: Y015
 
 @_typing.final
 class Want(_message.Message):
-    """The site asks for whole documents by key; answered in PullBody.wanted. Keys outside its scopes are passed over."""
+    """The site asks for whole documents by key; answered in PullBody.wanted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
