@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from importlib import metadata
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
@@ -26,34 +25,20 @@ from central_node.storage.roster import (
     reconcile_subscriptions,
     take_positions,
 )
-from engine.errors import Code, PackhorseError, PeerProblem, Refused, Unavailable
-from engine.limits import (
-    DIFFERING_SCOPES,
-    FRAME_BYTES_MAX,
-    FRAME_RECORDS,
-    PAGE_BYTES_MAX,
-    PATIENCE_SECONDS,
-    WINDOW_FRAMES,
-)
+from central_node.welcome import check_hello, introduce
+from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
+from engine.limits import DIFFERING_SCOPES, PAGE_BYTES_MAX
 from engine.rpc.driver import Driver
 from engine.session.central_machine import CentralMachine, PageLoaded
 from engine.session.frames import pack
 from engine.session.machine import Action, Event, Message
 from engine.storage.database import Result, Work
-from engine.storage.pages import Cursor, Page, read_page, read_wanted
+from engine.storage.pages import Cursor, Page, advanced, key_of, read_page, read_wanted
 from engine.storage.parts import Body, drop_body, lane_state, open_body, read_part, stage, staged_for
 from engine.storage.records import Writer
 
-PROTOCOL_VERSION = 1
-SOFTWARE_VERSION = metadata.version("packhorse")
 _NOTE_EVERY = 64
 _READS = 50
-LIMITS = session_pb2.Limits(
-    window_frames=WINDOW_FRAMES,
-    frame_bytes=FRAME_BYTES_MAX,
-    frame_records=FRAME_RECORDS,
-    patience_seconds=PATIENCE_SECONDS,
-)
 
 
 class CentralSession:
@@ -150,10 +135,7 @@ class CentralSession:
 
     async def _do_judge_hello(self, action: Action) -> Event:
         hello: session_pb2.Hello = action.value
-        if hello.site != self.site:
-            raise Refused(Code.CREDENTIAL_UNKNOWN, f"The credential of site {self.site} was shown for {hello.site}.")
-        if hello.protocol_version < PROTOCOL_VERSION:
-            raise Refused(Code.PROTOCOL_TOO_OLD, f"The site speaks version {hello.protocol_version} of the protocol.")
+        check_hello(hello, self.site)
         await self._node.check_schema()
         await self._node.settle()
         self._tables, self._staged = frozenset(hello.tables), hello.staged
@@ -175,12 +157,9 @@ class CentralSession:
         self._era, self._cursors, self._changes = hello.era or opened.welcome.era, opened.cursors, opened.changes
         if cursor is not None and page is not None:
             self._put_configuration(opened.welcome, cursor, page)
-        welcome = opened.welcome
-        welcome.limits.CopyFrom(LIMITS)
-        welcome.protocol_version, welcome.software_version = PROTOCOL_VERSION, SOFTWARE_VERSION
-        welcome.clock_milliseconds = int(time.time() * 1000)
+        introduce(opened.welcome, hello, catalogue)
         self._node.register(self)
-        return Event("hello_judged", welcome)
+        return Event("hello_judged", opened.welcome)
 
     def _put_configuration(self, welcome: session_pb2.Welcome, cursor: Cursor, page: Page) -> None:
         changes = [change for change in self._changes if change.scope == cursor.scope]
@@ -219,12 +198,12 @@ class CentralSession:
                 break
             # One document that is too large for the link: its feed waits for it, the others do not.
             section = page.sections[0]
-            behind.add(section.scope)
+            behind.add(key_of(section.scope, section.table))
             if self._lane is None:
                 await self._open_lane(document_pb2.PullBody(sections=page.sections), section.documents[0], section)
         if not changes and not page.sections:
             return Event("page_loaded", PageLoaded(None, True))
-        moved = {s.scope: self._cursors[s.scope]._replace(position=s.to_position) for s in page.sections}
+        moved = advanced(self._cursors, page.sections)
         opened = {c.scope: self._cursors[c.scope] for c in changes if not c.closed and c.scope in self._cursors}
         self._cursors = self._cursors | moved
         self._under_way.append(opened | moved)
@@ -235,7 +214,7 @@ class CentralSession:
         self, connection: sqlite3.Connection, behind: set[str], changes: list[document_pb2.SubscriptionChange]
     ) -> tuple[Page, bytes, bytes]:
         """A page and its body; where that is too large for the link or the receiver, one of a single document."""
-        cursors = [cursor for cursor in self._cursors.values() if cursor.scope not in behind]
+        cursors = [cursor for cursor in self._cursors.values() if cursor.key not in behind]
         catalogue, pace = self._node.catalogue, self._pace
         for records in (pace.records, 1):
             page = read_page(connection, catalogue, cursors, self._writer, self._tables, records, pace.size_bytes)
@@ -265,7 +244,8 @@ class CentralSession:
         section: document_pb2.FeedSection | None = None,
     ) -> None:
         content, body_hash = pack(body)
-        fed = (section.scope, section.generation, section.from_position, section.to_position) if section else ()
+        key = key_of(section.scope, section.table) if section else ""
+        fed = (key, section.generation, section.from_position, section.to_position) if section else ()
         lane = Body(self.site, body_hash, len(content), 0, document.table, document.id, *fed)
 
         def keep(connection: sqlite3.Connection) -> None:

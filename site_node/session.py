@@ -35,7 +35,7 @@ from engine.storage.chain import (
 from engine.storage.database import Database
 from engine.storage.eviction import reach_checkpoint
 from engine.storage.integrity import queue_for_central
-from engine.storage.outbox import has_pushable, waiting
+from engine.storage.outbox import has_pushable, waiting, write_beyond
 from engine.storage.parts import body_for, body_of, is_body, lane_state, read_part, stage, staged_for, unstage
 from engine.storage.positions import compare, drop_unseen, note_filled, positions_hash, read_positions
 from engine.storage.push import cut_frame
@@ -182,6 +182,7 @@ class SiteSession:
         self._era = welcome.era
         if not welcome.send_positions:
             write_meta(connection, era=str(welcome.era))
+        write_beyond(connection, self._catalogue, welcome.tables)
         retry_deferred(connection)
         if frames_exceed(connection, self._pace.records, self._pace.size_bytes) or lane_lost_its_parts(
             connection, welcome.staged, welcome.last_applied

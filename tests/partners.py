@@ -23,6 +23,7 @@ from central_node.storage.steps import Taken, refresh_topology, route_own, take_
 from central_node.storage.tables import CENTRAL_TABLES
 from central_node.storage.topology import add_site, assign_store, found_central
 from engine.catalogue.descriptors import catalogue
+from engine.catalogue.model import Catalogue
 from engine.errors import PackhorseError
 from engine.rules.routing import site_scope
 from engine.rules.topology import CopyType
@@ -32,7 +33,8 @@ from engine.storage.configuration import read_topology
 from engine.storage.database import snapshot, transact
 from engine.storage.eviction import Place, evict_some, reach_checkpoint
 from engine.storage.integrity import Mended, mend, queue_for_central, sweep_rows
-from engine.storage.pages import Cursor, read_page, read_wanted
+from engine.storage.outbox import write_beyond
+from engine.storage.pages import Cursor, advanced, read_page, read_wanted
 from engine.storage.positions import Comparison, compare, drop_unseen, positions_hash, read_positions
 from engine.storage.push import FULL_SIZE, cut_frame
 from engine.storage.receive import Received, apply_pull
@@ -53,11 +55,17 @@ Acknowledgement = session_pb2.Acknowledgement | PackhorseError | None
 class Node:
     """A database and what a program does to it."""
 
-    def __init__(self, path: Path, more: tuple[str, ...] = ()) -> None:
-        self.path, self.now = path, NOW
+    def __init__(self, path: Path, more: tuple[str, ...] = (), known: Catalogue | None = None) -> None:
+        self.path, self.now, self.catalogue = path, NOW, known or catalogue()
         self.connection = open_writer(path)
         self.connection.execute("PRAGMA synchronous = OFF")  # nothing here cuts the power
-        prepare(self.connection, catalogue(), more)
+        self._more = more
+        self.upgrade(self.catalogue)
+
+    def upgrade(self, known: Catalogue) -> None:
+        """Its program is replaced by one with another catalogue."""
+        self.catalogue, self.tables = known, frozenset(table.name for table in known.synchronised)
+        prepare(self.connection, known, self._more)
 
     def write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Runs work in a transaction."""
@@ -102,11 +110,10 @@ class Node:
 class Site(Node):
     """A site with its one store."""
 
-    def __init__(self, path: Path, number: int, epoch: bytes) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, number: int, epoch: bytes, known: Catalogue | None = None) -> None:
+        super().__init__(path, known=known)
         self.number, self.store, self.epoch = number, f"store-{number}", epoch
         self.me = Writer(number, epoch.hex())
-        self.tables = EVERY_TABLE
         self.write(lambda c: found_site(c, number, f"site {number}", secrets.token_hex(16), epoch))
 
     def put_stock(self, name: str, batch: str = "", item: str = "item-0") -> None:
@@ -135,7 +142,7 @@ class Site(Node):
 
     def cut(self, size: tuple[int, int] = FULL_SIZE) -> document_pb2.Frame | None:
         """Cuts the next frame."""
-        return self.write(lambda c: cut_frame(c, catalogue(), self.number, self.now, size))
+        return self.write(lambda c: cut_frame(c, self.catalogue, self.number, self.now, size))
 
     def cut_all(self, size: tuple[int, int] = FULL_SIZE) -> list[document_pb2.Frame]:
         """Cuts until nothing waits; returns every frame that is not settled, those of before included."""
@@ -158,7 +165,7 @@ class Site(Node):
 
     def apply(self, body: document_pb2.PullBody) -> Received:
         """Takes a pull frame."""
-        return self.write(lambda c: apply_pull(c, catalogue(), self.me, body, self.now))
+        return self.write(lambda c: apply_pull(c, self.catalogue, self.me, body, self.now))
 
     def compare(self, checkpoint: session_pb2.PullCheckpoint) -> Comparison:
         """Compares digests with a checkpoint."""
@@ -167,7 +174,7 @@ class Site(Node):
     def queue_for_central(self, checkpoint: session_pb2.PullCheckpoint) -> int:
         """What a session does with what the central asks for."""
         wanted = [(key.table, key.id) for key in checkpoint.wanted]
-        return self.write(lambda c: queue_for_central(c, catalogue(), wanted, last_number(c)))
+        return self.write(lambda c: queue_for_central(c, self.catalogue, wanted, last_number(c)))
 
     def report(self, checkpoint: session_pb2.PullCheckpoint) -> session_pb2.CheckpointReport:
         """What a session does at a checkpoint, and says of it."""
@@ -180,7 +187,7 @@ class Site(Node):
         """What a checkpoint lets go, piece by piece."""
         place = Place() if self.write(lambda c: reach_checkpoint(c, looks_at_hidden=True)) else None
         while place is not None:
-            place = self.write(partial(evict_some, catalogue=catalogue(), place=place, now=NOW))
+            place = self.write(partial(evict_some, catalogue=self.catalogue, place=place, now=NOW))
 
     def hello(self) -> session_pb2.Hello:
         """How a session begins."""
@@ -202,12 +209,12 @@ class Site(Node):
 class Central(Node):
     """The central, with what a session of each site knows."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, CENTRAL_TABLES)
-        self.write(lambda c: found_central(c, catalogue(), "central"))
+    def __init__(self, path: Path, known: Catalogue | None = None) -> None:
+        super().__init__(path, CENTRAL_TABLES, known)
+        self.write(lambda c: found_central(c, self.catalogue, "central"))
         self.write(lambda c: begin_era(c, secrets.randbits(62) + 1))
         self.write(self._fill)
-        self.topology = self.write(lambda c: refresh_topology(c, catalogue()))
+        self.topology = self.write(lambda c: refresh_topology(c, self.catalogue))
         self.sessions: dict[int, str] = {}
         self.cursors: dict[int, dict[str, Cursor]] = {}
         self.changes: dict[int, list[document_pb2.SubscriptionChange]] = {}
@@ -219,7 +226,7 @@ class Central(Node):
         )
         connection.execute("INSERT INTO name (id, name) VALUES ('name', 'name')")
 
-    def add(self, folder: Path, number: int) -> Site:
+    def add(self, folder: Path, number: int, known: Catalogue | None = None) -> Site:
         """Makes a site, enrolled, with its store."""
         secret, epoch, store = secrets.token_bytes(32), secrets.token_bytes(16), f"store-{number}"
 
@@ -231,12 +238,12 @@ class Central(Node):
             add_site(connection, number, f"site {number}")
             enrol(connection, secret, secrets.token_hex(16), bytes(32), epoch, self.now)
             topology = read_topology(connection)
-            assign_store(connection, catalogue(), topology, store, number, CopyType.COLLECTOR)
-            refresh_topology(connection, catalogue())
+            assign_store(connection, self.catalogue, topology, store, number, CopyType.COLLECTOR)
+            refresh_topology(connection, self.catalogue)
 
         self.write(add)
         self.route()
-        return Site(folder / f"node-{number}.db", number, epoch)
+        return Site(folder / f"node-{number}.db", number, epoch, known)
 
     def collect(self, store: str, site: Site) -> None:
         """Gives a site a collector copy of a store."""
@@ -255,11 +262,11 @@ class Central(Node):
         """What the loop does between frames: routes own changes, wakes what waited."""
         while self.count("sync_outbox", "token <> framed_token"):
             _, self.topology = self.write(
-                lambda c: route_own(c, catalogue(), self.topology, self.now)  # the topology of the turn before
+                lambda c: route_own(c, self.catalogue, self.topology, self.now)  # the topology of the turn before
             )
         self.write(lambda c: follow_up(c, self.topology, NOW))
         while self.count("sync_held", "ready = 1"):
-            self.write(lambda c: wake_held(c, catalogue(), self.topology, self.now))
+            self.write(lambda c: wake_held(c, self.catalogue, self.topology, self.now))
 
     def submitted(self, site: Site, frame: document_pb2.Frame) -> Submitted:
         """A frame as the present session of the site hands it in."""
@@ -268,7 +275,7 @@ class Central(Node):
     def take(self, frames: Iterable[Submitted]) -> Taken:
         """Takes frames of any sites, in one transaction."""
         every = list(frames)
-        return self.write(lambda c: take_frames(c, catalogue(), self.topology, every, self.now))
+        return self.write(lambda c: take_frames(c, self.catalogue, self.topology, every, self.now))
 
     def take_from(self, site: Site, frames: Iterable[document_pb2.Frame]) -> list[Acknowledgement]:
         """Takes frames of one site."""
@@ -277,15 +284,15 @@ class Central(Node):
     def pull_body(self, site: Site, records: int = 500) -> tuple[document_pb2.PullBody, dict[str, Cursor]]:
         """The next pull frame for a site, and where it stands afterwards."""
         cursors = self.cursors[site.number]
-        page = self.read(lambda c: read_page(c, catalogue(), cursors.values(), site.me, site.tables, records))
-        moved = {s.scope: cursors[s.scope]._replace(position=s.to_position) for s in page.sections}
+        page = self.read(lambda c: read_page(c, self.catalogue, cursors.values(), site.me, site.tables, records))
+        moved = advanced(cursors, page.sections)
         body = document_pb2.PullBody(subscriptions=self.changes[site.number], sections=page.sections)
         return body, cursors | moved
 
     def wanted(self, site: Site, keys: Iterable[tuple[str, str]]) -> document_pb2.PullBody:
         """The answer to a want."""
         scopes = frozenset(self.cursors[site.number])
-        found = self.read(lambda c: read_wanted(c, catalogue(), list(keys), scopes, limit_bytes=1 << 30))
+        found = self.read(lambda c: read_wanted(c, self.catalogue, list(keys), scopes, limit_bytes=1 << 30))
         return document_pb2.PullBody(wanted=found.documents)
 
 
@@ -307,6 +314,7 @@ def connect(central: Central, site: Site) -> session_pb2.Welcome:
     for told in welcome.missed:
         site.settle(told)
     site.write(lambda c: write_meta(c, lineage_token=welcome.lineage_token.hex(), era=str(welcome.era)))
+    site.write(lambda c: write_beyond(c, site.catalogue, [table.name for table in central.catalogue.synchronised]))
     site.write(retry_deferred)
     return welcome
 

@@ -38,30 +38,28 @@ def read_checkpoint(
     )
     if connection.execute(f"SELECT 1 FROM ({busy}) LIMIT 1").fetchone():
         return None
-    known = heads(connection, cursors)
+    if any(cursor.until > cursor.position for cursor in cursors.values() if cursor.table):
+        return None
+    followed = {scope: cursor for scope, cursor in cursors.items() if not cursor.table}
+    known = heads(connection, followed)
     feeds = []
-    for scope, cursor in cursors.items():
+    for scope, cursor in followed.items():
         number, head = known.get(scope, (0, 0))
         if head > cursor.position:
             return None
         if compared.get(scope) == head:
             continue
-        digests = read_digests(connection, number) if number else {}
+        digests = [
+            session_pb2.Digest(table=table, count=digest.records, sum=digest.sum)
+            for table, digest in (read_digests(connection, number) if number else {}).items()
+            if table in tables
+        ]
         feeds.append(
-            session_pb2.FeedCheckpoint(
-                scope=scope,
-                generation=cursor.generation,
-                position=head,
-                digests=[
-                    session_pb2.Digest(table=table, count=digest.records, sum=digest.sum)
-                    for table, digest in digests.items()
-                    if table in tables
-                ],
-            )
+            session_pb2.FeedCheckpoint(scope=scope, generation=cursor.generation, position=head, digests=digests)
         )
     frame = connection.execute("SELECT frame_number FROM central_site WHERE site = ?", (site,)).fetchone()[0]
     told = session_pb2.PullCheckpoint(round=round_, last_frame=frame, feeds=feeds, wanted=_wanted(connection, cursors))
-    told.held, told.subscriptions = held_count(connection, site), len(cursors)
+    told.held, told.subscriptions = held_count(connection, site), len(followed)
     return told
 
 

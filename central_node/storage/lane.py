@@ -23,7 +23,9 @@ def resume_body(connection: sqlite3.Connection, site: int, cursors: Mapping[str,
 
 def fits(body: Body, cursors: Mapping[str, Cursor]) -> bool:
     """Whether a body continues what the site has of the feed. One that was wanted is of no feed and fits."""
-    return not body.scope or cursors.get(body.scope) == Cursor(body.scope, body.generation, body.from_position)
+    cursor = cursors.get(body.scope)
+    continues = cursor is not None and (cursor.generation, cursor.position) == (body.generation, body.from_position)
+    return not body.scope or continues
 
 
 def is_overtaken(connection: sqlite3.Connection, body: Body) -> bool:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
+from central_node.storage.backfills import note_backfills, note_tables, open_backfills
 from central_node.storage.eras import check_era, check_position, current_era
 from central_node.storage.purge import floors_of
 from engine.errors import Code, PackhorseError, PeerProblem, Refused
@@ -124,6 +125,7 @@ def open_session(
         (session, now, hello.waiting_to_push, hello.software_version[:40],
          _storable(hello.clock_milliseconds - now * 1000), hello.site),
     )  # fmt: skip
+    note_tables(connection, hello.site, hello.tables)
     connection.execute("DELETE FROM central_note WHERE site = ? AND number <= ?", (hello.site, hello.last_acknowledged))
     notes = connection.execute(
         "SELECT acknowledgement FROM central_note WHERE site = ? ORDER BY number", (hello.site,)
@@ -229,6 +231,7 @@ def reconcile_subscriptions(
         known: what the site follows as far as it was told, with its positions.
         topology: who follows what.
     """
+    known = {scope: cursor for scope, cursor in known.items() if not cursor.table}
     stored, floors = _subscriptions(connection, site), floors_of(connection, site)
     cursors: dict[str, Cursor] = {}
     changes: list[document_pb2.SubscriptionChange] = []
@@ -248,7 +251,7 @@ def reconcile_subscriptions(
                 changes.append(document_pb2.SubscriptionChange(scope=scope, closed=True))
                 known = {name: cursor for name, cursor in known.items() if name != scope}
     note_positions(connection, site, [c for c in cursors.values() if stored.get(c.scope) != c])
-    return cursors, changes
+    return cursors | open_backfills(connection, site), changes
 
 
 def note_positions(connection: sqlite3.Connection, site: int, cursors: list[Cursor]) -> None:
@@ -258,8 +261,9 @@ def note_positions(connection: sqlite3.Connection, site: int, cursors: list[Curs
         " (?1, ?2, ?3, ?4, ifnull((SELECT position FROM sync_scope WHERE name = ?2), 0))"
         " ON CONFLICT (site, scope) DO UPDATE SET position = excluded.position,"
         " begun = iif(generation = excluded.generation, begun, excluded.begun), generation = excluded.generation",
-        [(site, *cursor) for cursor in cursors],
+        [(site, cursor.scope, cursor.generation, cursor.position) for cursor in cursors if not cursor.table],
     )
+    note_backfills(connection, site, (cursor for cursor in cursors if cursor.table))
 
 
 def _next_generation(connection: sqlite3.Connection) -> int:

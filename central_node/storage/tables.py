@@ -10,8 +10,8 @@ CENTRAL_TABLES = (
     frame_number INTEGER NOT NULL DEFAULT 0, frame_hash BLOB NOT NULL DEFAULT x'',
     last_seen INTEGER, last_success INTEGER, agreed INTEGER, differing TEXT NOT NULL DEFAULT '',
     waiting_to_push INTEGER, held_there INTEGER, clock_difference_milliseconds INTEGER,
-    software_version TEXT NOT NULL DEFAULT '', last_error_code TEXT NOT NULL DEFAULT '',
-    last_error TEXT NOT NULL DEFAULT '')""",
+    software_version TEXT NOT NULL DEFAULT '', tables TEXT NOT NULL DEFAULT '',
+    last_error_code TEXT NOT NULL DEFAULT '', last_error TEXT NOT NULL DEFAULT '')""",
     # SHA-256 of lineage tokens that were offered since the site last proved to have one (central_site.lineage).
     """CREATE TABLE IF NOT EXISTS central_offered (
     site INTEGER NOT NULL, number INTEGER NOT NULL, token_hash BLOB NOT NULL,
@@ -24,6 +24,10 @@ CENTRAL_TABLES = (
     """CREATE TABLE IF NOT EXISTS central_subscription (
     site INTEGER NOT NULL, scope TEXT NOT NULL, generation INTEGER NOT NULL, position INTEGER NOT NULL DEFAULT 0,
     begun INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (site, scope)) WITHOUT ROWID""",
+    # What a site lacks of tables that it did not know when its subscription passed them (backfills.py).
+    """CREATE TABLE IF NOT EXISTS central_backfill (
+    site INTEGER NOT NULL, scope TEXT NOT NULL, table_name TEXT NOT NULL, generation INTEGER NOT NULL,
+    position INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (site, scope, table_name)) WITHOUT ROWID""",
     # Acknowledgements of applied frames, kept until the site's next Hello confirms them.
     """CREATE TABLE IF NOT EXISTS central_note (
     site INTEGER NOT NULL, number INTEGER NOT NULL, hash BLOB NOT NULL, acknowledgement BLOB NOT NULL,

@@ -4,7 +4,7 @@ Both nodes take their changes from here: a site cuts them into frames, the centr
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from engine.catalogue.codec import Unreadable, canonical_of, codec, record_hash
@@ -27,7 +27,9 @@ _NOT_BEHIND_THE_LANE = (
     " w.root_table = sync_outbox.root_table AND w.root_id = sync_outbox.root_id)"
 )
 """Later changes of a document that goes in parts wait behind it, and so does what waits for the lane (parts.py)."""
-_PUSHED = f"token <> framed_token AND {_COLLECTED} AND {_NOT_BEHIND_THE_LANE}"
+_KNOWN_THERE = "table_name NOT IN (SELECT table_name FROM sync_beyond)"
+"""What the peer's program has no table for waits for its upgrade (F45)."""
+_PUSHED = f"token <> framed_token AND {_COLLECTED} AND {_KNOWN_THERE} AND {_NOT_BEHIND_THE_LANE}"
 
 
 class Entry(NamedTuple):
@@ -50,13 +52,32 @@ class Edited(NamedTuple):
 
 def waiting(connection: sqlite3.Connection, cap: int = COUNT_CAP) -> int:
     """Changes that wait to be pushed or acknowledged, counted up to cap + 1. Those of a store that the central does not
-    collect are left out, and those that the central has and holds."""
+    collect are left out, and those that the central has and holds, or has no table for."""
     held = (
         "token = framed_token AND EXISTS (SELECT 1 FROM sync_outcome AS o WHERE o.root_table = sync_outbox.root_table"
         " AND o.root_id = sync_outbox.root_id AND o.disposition = 'held')"
     )
-    pushed = f"{_COLLECTED} AND NOT ({held})"
+    pushed = f"{_COLLECTED} AND {_KNOWN_THERE} AND NOT ({held})"
     query = f"SELECT count(*) FROM (SELECT 1 FROM sync_outbox WHERE {pushed} LIMIT {cap + 1})"
+    return int(connection.execute(query).fetchone()[0])
+
+
+def write_beyond(connection: sqlite3.Connection, catalogue: Catalogue, tables: Collection[str]) -> None:
+    """Notes which tables the peer does not know. `tables` are those that it knows; none: the same as here."""
+    beyond = [table.name for table in catalogue.synchronised if tables and table.name not in tables]
+    if sorted(beyond) != sorted(read_beyond(connection)):
+        connection.execute("DELETE FROM sync_beyond")
+        connection.executemany("INSERT INTO sync_beyond VALUES (?)", [(name,) for name in beyond])
+
+
+def read_beyond(connection: sqlite3.Connection) -> frozenset[str]:
+    """The tables that the peer does not know."""
+    return frozenset(row[0] for row in connection.execute("SELECT table_name FROM sync_beyond"))
+
+
+def waiting_for_upgrade(connection: sqlite3.Connection, cap: int = COUNT_CAP) -> int:
+    """Changes that wait until the peer's program has a table for them, counted up to cap + 1."""
+    query = f"SELECT count(*) FROM (SELECT 1 FROM sync_outbox WHERE NOT ({_KNOWN_THERE}) LIMIT {cap + 1})"
     return int(connection.execute(query).fetchone()[0])
 
 
@@ -91,7 +112,7 @@ def _edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, reco
         if catalogue.members_of(root_table):
             every = connection.execute(
                 "SELECT root_table, root_id, table_name, id, token, term, term_id, queued_at FROM sync_outbox"
-                " WHERE root_table = ? AND root_id = ? AND token <> framed_token",
+                f" WHERE root_table = ? AND root_id = ? AND token <> framed_token AND {_KNOWN_THERE}",
                 (root_table, root_id),
             ).fetchall()
         documents.append(_edited(catalogue[root_table], root_id, every))
@@ -102,7 +123,7 @@ def every_change(connection: sqlite3.Connection, document: Edited) -> Edited:
     """The document with every change that is not acknowledged, those included that were framed already."""
     rows = connection.execute(
         "SELECT root_table, root_id, table_name, id, token, term, term_id, queued_at FROM sync_outbox"
-        " WHERE root_table = ? AND root_id = ?",
+        f" WHERE root_table = ? AND root_id = ? AND {_KNOWN_THERE}",
         (document.root.name, document.id),
     ).fetchall()
     return _edited(document.root, document.id, rows)

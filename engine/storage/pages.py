@@ -9,7 +9,7 @@ subscriber ask for the document (F8).
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2
@@ -18,7 +18,7 @@ from engine.catalogue.codec import Unreadable, codec
 from engine.catalogue.model import Catalogue
 from engine.limits import COUNT_CAP, FRAME_BYTES, ID_BYTES_MAX
 from engine.session.frames import to_wire
-from engine.storage.feeds import LEAVE, heads
+from engine.storage.feeds import LEAVE, PUT, heads
 from engine.storage.outbox import Present
 from engine.storage.records import Key, State, Writer, chunks
 from engine.storage.wants import read_wants
@@ -30,11 +30,31 @@ _BY_DOCUMENT = "sync_membership INDEXED BY sync_membership_document"
 
 
 class Cursor(NamedTuple):
-    """A subscription and how far its subscriber is."""
+    """A subscription, or a backfill of one table in it, and how far its subscriber is."""
 
     scope: str
     generation: int
     position: int
+    table: str = ""
+    """Of a backfill: the table."""
+    until: int = 0
+    """Of a backfill: its last position."""
+
+    @property
+    def key(self) -> str:
+        """Names the subscription or backfill among those of its subscriber."""
+        return key_of(self.scope, self.table)
+
+
+def key_of(scope: str, table: str) -> str:
+    """The key of a subscription, or of a backfill of that table."""
+    return f"{table}:{scope}" if table else scope
+
+
+def advanced(cursors: Mapping[str, Cursor], sections: Iterable[document_pb2.FeedSection]) -> dict[str, Cursor]:
+    """Key -> where the subscriber is after these sections, for those that they move."""
+    keys = {key_of(section.scope, section.table): section.to_position for section in sections}
+    return {key: cursors[key]._replace(position=position) for key, position in keys.items()}
 
 
 class Page(NamedTuple):
@@ -82,6 +102,7 @@ def read_page(
     records, size, remaining, exhausted = 0, 0, 0, True
     for cursor in every:
         scope, head = known.get(cursor.scope, (0, 0))
+        head = cursor.until if cursor.table else head
         if head <= cursor.position:
             continue
         if records >= limit or size >= limit_bytes:
@@ -90,8 +111,11 @@ def read_page(
             if remaining > COUNT_CAP:
                 break
             continue
-        entries = _entries(connection, catalogue, scope, cursor.position, limit - records)
-        last = _paged(connection, scope, *entries) if entries[0] else head
+        if cursor.table:
+            entries, last = _backfilled(connection, scope, cursor, limit - records)
+        else:
+            entries = _entries(connection, catalogue, scope, cursor.position, limit - records)
+            last = _paged(connection, scope, *entries) if entries[0] else head
         section = _section(connection, catalogue, cursor, [*entries[0], *entries[1]], last, receiver, tables)
         sections.append(section)
         records += len(entries[0]) + len(entries[1])
@@ -106,6 +130,21 @@ def count_beyond(connection: sqlite3.Connection, scope: int, position: int, cap:
     """Entries of a feed beyond a position, counted up to cap + 1."""
     query = f"SELECT count(*) FROM (SELECT 1 FROM sync_membership WHERE {_BEYOND} LIMIT {cap + 1})"
     return int(connection.execute(query, (scope, position)).fetchone()[0])
+
+
+def _backfilled(
+    connection: sqlite3.Connection, scope: int, cursor: Cursor, limit: int
+) -> tuple[tuple[list[_Entry], list[_Entry]], int]:
+    """(the records of the table, none that go along), and the last position paged."""
+    page = [
+        _Entry(*row)
+        for row in connection.execute(
+            "SELECT table_name, id, root_id, position, state FROM sync_membership"
+            f" WHERE table_name = ? AND state = ? AND position <= ? AND {_BEYOND} ORDER BY position LIMIT ?",
+            (cursor.table, PUT, cursor.until, scope, cursor.position, limit),
+        )
+    ]
+    return (page, []), page[-1].position if len(page) == limit else cursor.until
 
 
 def _entries(
@@ -182,7 +221,11 @@ def _section(
     tables: frozenset[str],
 ) -> document_pb2.FeedSection:
     section = document_pb2.FeedSection(
-        scope=cursor.scope, generation=cursor.generation, from_position=cursor.position, to_position=last
+        scope=cursor.scope,
+        generation=cursor.generation,
+        from_position=cursor.position,
+        to_position=last,
+        table=cursor.table,
     )
     section.left.extend(
         document_pb2.RecordKey(table=entry.table, id=entry.id) for entry in entries if entry.state == LEAVE

@@ -20,7 +20,7 @@ from engine.rules.versions import NEVER, Version, next_version
 from engine.session.frames import pack, to_wire
 from engine.storage.chain import append, last_link, last_number, leave_overtaken_lane
 from engine.storage.held import let_go
-from engine.storage.outbox import Edited, Present, edited_documents, every_change, forget, orphans
+from engine.storage.outbox import Edited, Present, edited_documents, every_change, forget, orphans, read_beyond
 from engine.storage.parts import LANE_FRAME, Body, body_for, open_body
 from engine.storage.records import Change, Key, applying, by_table, chunks, forget_unknown, members_of
 
@@ -134,6 +134,8 @@ def _cut(
         every = [(member.name, row) for member in members for row in members_of(connection, member, document.id)]
         present = Present(connection, catalogue, [root_key, *keys, *every])
         keys |= dict.fromkeys(every)
+    if catalogue.members_of(document.root.name) and (beyond := read_beyond(connection)):
+        keys = {key: None for key in keys if key[0] not in beyond}
     in_document = document.id if catalogue.members_of(document.root.name) else ""
     changes = [present.change(catalogue[table], record_id, in_document, version) for table, record_id in keys]
     if root_row is None:

@@ -40,6 +40,8 @@ CREATE TABLE sync_authority (
 -- What the central does not collect of the stores that are active here: those documents wait in the outbox.
 CREATE TABLE sync_withheld (
     store_id TEXT NOT NULL, root_table TEXT NOT NULL, PRIMARY KEY (store_id, root_table)) WITHOUT ROWID;
+-- Tables that the peer does not know: their changes wait for its upgrade.
+CREATE TABLE sync_beyond (table_name TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
 -- Edits that the peer has not acknowledged: one row per record, whatever happened to it.
 CREATE TABLE sync_outbox (
     table_name TEXT NOT NULL, id TEXT NOT NULL, root_table TEXT NOT NULL, root_id TEXT NOT NULL,

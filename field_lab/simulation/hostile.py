@@ -13,7 +13,8 @@ from packhorse.records.v1 import central_pb2, configuration_pb2, invoice_pb2, st
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.node import CentralNode
-from central_node.session import PROTOCOL_VERSION, CentralSession
+from central_node.session import CentralSession
+from central_node.welcome import PROTOCOL_VERSION
 from engine.catalogue.descriptors import catalogue
 from engine.errors import Code
 from engine.session.frames import Link, pack, unpack

@@ -11,7 +11,7 @@ from engine.limits import CLOCK_WARNING_SECONDS, DIFFERING_SCOPES
 from engine.reporting import capped, estimated, instant
 from engine.storage.held import held_count, held_list
 from engine.storage.integrity import kept_aside
-from engine.storage.outbox import waiting
+from engine.storage.outbox import waiting, waiting_for_upgrade
 from engine.storage.records import read_meta, write_meta
 from engine.storage.settle import held_at_peer
 from engine.storage.wants import read_wants
@@ -84,6 +84,7 @@ def read_status(connection: sqlite3.Connection, running: bool, unnoted: Mapping[
         "state": _state(noted, running, held, agrees),
         **capped("waiting_to_push", to_push),
         **estimated("waiting_to_pull", int(to_pull) if to_pull else None),
+        **capped("waiting_for_upgrade", waiting_for_upgrade(connection)),
         "held": held,
         "in_agreement": agrees,
         "last_success": instant(int(noted.get("last_success", "0"))),

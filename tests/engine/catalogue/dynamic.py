@@ -80,8 +80,9 @@ def changed_catalogue(
     added: Iterable[FieldDescriptorProto] = (),
     removed: Iterable[str] = (),
     words: dict[str, dict[str, int]] | None = None,
+    tables: Iterable[DescriptorProto] = (),
 ) -> Catalogue:
-    """Our catalogue with fields added to every message, others removed, and values added to enums."""
+    """Our catalogue with fields added to every message, others removed, values added to enums, and further tables."""
     messages: list[DescriptorProto] = []
     enums: list[EnumDescriptorProto] = []
     for file in record_files():
@@ -101,4 +102,4 @@ def changed_catalogue(
     for enum in enums:
         for name, number in (words or {}).get(enum.name, {}).items():
             enum.value.add(name=name, number=number)
-    return catalogue_of([file_of(messages, enums)])
+    return catalogue_of([file_of([*messages, *tables], enums)])

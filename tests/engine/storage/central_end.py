@@ -28,7 +28,7 @@ from engine.rules.versions import Term, Version
 from engine.session.frames import pack
 from engine.storage.configuration import read_topology
 from engine.storage.feeds import Routed, publish
-from engine.storage.pages import Cursor, read_page, read_wanted
+from engine.storage.pages import Cursor, advanced, read_page, read_wanted
 from engine.storage.records import Change, Key, Writer, applying, read_states, write_changes
 from tests.engine.storage.site_end import NOW, PLENTY, Node
 from tests.follow_up import follow_up
@@ -209,8 +209,7 @@ class CentralEnd(Node):
         page = self.read(lambda c: read_page(c, catalogue(), every, session.writer, tables, records))
         body = document_pb2.PullBody(subscriptions=session.changes, sections=page.sections)
         session.changes.clear()
-        for section in page.sections:
-            session.cursors[section.scope] = session.cursors[section.scope]._replace(position=section.to_position)
+        session.cursors.update(advanced(session.cursors, page.sections))
         return body if body.subscriptions or body.sections else None
 
     def wanted(self, session: Session, keys: Iterable[Key]) -> document_pb2.PullBody:

@@ -334,6 +334,7 @@ class FeedSection(_message.Message):
     TO_POSITION_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     LEFT_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """The scope whose feed this is."""
     generation: _builtins.int
@@ -342,6 +343,10 @@ class FeedSection(_message.Message):
     """The position that the receiver must have, i.e. the last one applied."""
     to_position: _builtins.int
     """The position that the receiver has afterwards. Not below from_position."""
+    table: _builtins.str
+    """Set: these are records of that table which the receiver's position has passed before it knew the table. Only the
+    generation must be current; the receiver's position is not moved.
+    """
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
         """The documents touched, each with all its entries beyond from_position."""
@@ -359,10 +364,11 @@ class FeedSection(_message.Message):
         to_position: _builtins.int = ...,
         documents: _abc.Iterable[Global___Document] | None = ...,
         left: _abc.Iterable[Global___RecordKey] | None = ...,
+        table: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "from_position", b"from_position", "generation", b"generation", "left", b"left", "scope", b"scope", "to_position", b"to_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "from_position", b"from_position", "generation", b"generation", "left", b"left", "scope", b"scope", "table", b"table", "to_position", b"to_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

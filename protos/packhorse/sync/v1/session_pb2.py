@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from packhorse.sync.v1 import document_pb2 as packhorse_dot_sync_dot_v1_dot_document__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpackhorse/sync/v1/session.proto\x12\x11packhorse.sync.v1\x1a packhorse/sync/v1/document.proto\"\x8b\x03\n\x05Hello\x12\x0c\n\x04site\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x0c\x12\x15\n\rlineage_token\x18\x03 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\x12\x16\n\x0e\x63\x61talogue_hash\x18\x05 \x01(\x0c\x12\x0e\n\x06tables\x18\x06 \x03(\t\x12\x0b\n\x03\x65ra\x18\x07 \x01(\x06\x12\x16\n\x0eposition_count\x18\x08 \x01(\r\x12\x16\n\x0epositions_hash\x18\t \x01(\x0c\x12\x36\n\rconfiguration\x18\n \x01(\x0b\x32\x1f.packhorse.sync.v1.FeedPosition\x12\x19\n\x11last_acknowledged\x18\x0b \x01(\x04\x12\x1a\n\x12\x63lock_milliseconds\x18\x0c \x01(\x03\x12\x17\n\x0fwaiting_to_push\x18\r \x01(\r\x12\x18\n\x10software_version\x18\x0e \x01(\t\x12-\n\x06staged\x18\x0f \x01(\x0b\x32\x1d.packhorse.sync.v1.PartStored\"C\n\x0c\x46\x65\x65\x64Position\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\x04\"e\n\x06Limits\x12\x15\n\rwindow_frames\x18\x01 \x01(\r\x12\x13\n\x0b\x66rame_bytes\x18\x02 \x01(\r\x12\x15\n\rframe_records\x18\x03 \x01(\r\x12\x18\n\x10patience_seconds\x18\x04 \x01(\r\"\x89\x03\n\x07Welcome\x12\x15\n\rlineage_token\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65ra\x18\x02 \x01(\x06\x12\x14\n\x0clast_applied\x18\x03 \x01(\x04\x12\x19\n\x11last_applied_hash\x18\x04 \x01(\x0c\x12\x32\n\x06missed\x18\x05 \x03(\x0b\x32\".packhorse.sync.v1.Acknowledgement\x12\x1a\n\x12\x63lock_milliseconds\x18\x06 \x01(\x03\x12)\n\x06limits\x18\x07 \x01(\x0b\x32\x19.packhorse.sync.v1.Limits\x12\x16\n\x0esend_positions\x18\x08 \x01(\x08\x12\x33\n\rconfiguration\x18\t \x01(\x0b\x32\x1c.packhorse.sync.v1.PullFrame\x12\x18\n\x10protocol_version\x18\n \x01(\r\x12\x18\n\x10software_version\x18\x0b \x01(\t\x12-\n\x06staged\x18\x0c \x01(\x0b\x32\x1d.packhorse.sync.v1.PartStored\"M\n\tPositions\x12\x32\n\tpositions\x18\x01 \x03(\x0b\x32\x1f.packhorse.sync.v1.FeedPosition\x12\x0c\n\x04last\x18\x02 \x01(\x08\"m\n\x07Outcome\x12\r\n\x05index\x18\x01 \x01(\r\x12\x33\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\x1e.packhorse.sync.v1.Disposition\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x10\n\x08sentence\x18\x04 \x01(\t\"]\n\x0f\x41\x63knowledgement\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12,\n\x08outcomes\x18\x03 \x03(\x0b\x32\x1a.packhorse.sync.v1.Outcome\"8\n\x04\x42usy\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12 \n\x18retry_after_milliseconds\x18\x02 \x01(\r\"l\n\x07Problem\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\t\x12\x10\n\x08who_acts\x18\x03 \x01(\t\x12\r\n\x05retry\x18\x04 \x01(\x08\x12 \n\x18retry_after_milliseconds\x18\x05 \x01(\r\"3\n\x0ePushCheckpoint\x12\r\n\x05round\x18\x01 \x01(\r\x12\x12\n\nlast_frame\x18\x02 \x01(\x04\"3\n\x06\x44igest\x12\r\n\x05table\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x0b\n\x03sum\x18\x03 \x01(\x0c\"q\n\x0e\x46\x65\x65\x64\x43heckpoint\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\x04\x12*\n\x07\x64igests\x18\x04 \x03(\x0b\x32\x19.packhorse.sync.v1.Digest\"\xb8\x01\n\x0ePullCheckpoint\x12\r\n\x05round\x18\x01 \x01(\r\x12\x12\n\nlast_frame\x18\x02 \x01(\x04\x12\x30\n\x05\x66\x65\x65\x64s\x18\x03 \x03(\x0b\x32!.packhorse.sync.v1.FeedCheckpoint\x12\x0c\n\x04held\x18\x04 \x01(\r\x12\x15\n\rsubscriptions\x18\x05 \x01(\r\x12,\n\x06wanted\x18\x06 \x03(\x0b\x32\x1c.packhorse.sync.v1.RecordKey\"\'\n\x13PullAcknowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x85\x01\n\x10\x43heckpointReport\x12\r\n\x05round\x18\x01 \x01(\r\x12\x14\n\x0cin_agreement\x18\x02 \x01(\x08\x12\x11\n\tdiffering\x18\x03 \x03(\t\x12\x0c\n\x04held\x18\x04 \x01(\r\x12\x17\n\x0fwaiting_to_push\x18\x05 \x01(\r\x12\x12\n\ncomparable\x18\x06 \x01(\x08\"7\n\x04Want\x12/\n\tdocuments\x18\x01 \x03(\x0b\x32\x1c.packhorse.sync.v1.RecordKey\"\x17\n\x07Goodbye\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\"\xa0\x04\n\x0bSiteMessage\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.packhorse.sync.v1.HelloH\x00\x12\x31\n\tpositions\x18\x02 \x01(\x0b\x32\x1c.packhorse.sync.v1.PositionsH\x00\x12)\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x18.packhorse.sync.v1.FrameH\x00\x12<\n\x0fpush_checkpoint\x18\x04 \x01(\x0b\x32!.packhorse.sync.v1.PushCheckpointH\x00\x12\x46\n\x14pull_acknowledgement\x18\x05 \x01(\x0b\x32&.packhorse.sync.v1.PullAcknowledgementH\x00\x12@\n\x11\x63heckpoint_report\x18\x06 \x01(\x0b\x32#.packhorse.sync.v1.CheckpointReportH\x00\x12\'\n\x04want\x18\x07 \x01(\x0b\x32\x17.packhorse.sync.v1.WantH\x00\x12-\n\x07goodbye\x18\x08 \x01(\x0b\x32\x1a.packhorse.sync.v1.GoodbyeH\x00\x12\'\n\x04part\x18\t \x01(\x0b\x32\x17.packhorse.sync.v1.PartH\x00\x12\x34\n\x0bpart_stored\x18\n \x01(\x0b\x32\x1d.packhorse.sync.v1.PartStoredH\x00\x42\t\n\x07message\"\xe1\x03\n\x0e\x43\x65ntralMessage\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.packhorse.sync.v1.WelcomeH\x00\x12=\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0b\x32\".packhorse.sync.v1.AcknowledgementH\x00\x12\'\n\x04\x62usy\x18\x03 \x01(\x0b\x32\x17.packhorse.sync.v1.BusyH\x00\x12\x32\n\npull_frame\x18\x04 \x01(\x0b\x32\x1c.packhorse.sync.v1.PullFrameH\x00\x12<\n\x0fpull_checkpoint\x18\x05 \x01(\x0b\x32!.packhorse.sync.v1.PullCheckpointH\x00\x12-\n\x07problem\x18\x06 \x01(\x0b\x32\x1a.packhorse.sync.v1.ProblemH\x00\x12-\n\x07goodbye\x18\x07 \x01(\x0b\x32\x1a.packhorse.sync.v1.GoodbyeH\x00\x12\'\n\x04part\x18\x08 \x01(\x0b\x32\x17.packhorse.sync.v1.PartH\x00\x12\x34\n\x0bpart_stored\x18\t \x01(\x0b\x32\x1d.packhorse.sync.v1.PartStoredH\x00\x42\t\n\x07message*v\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44ISPOSITION_HELD\x10\x01\x12\x1a\n\x16\x44ISPOSITION_NEED_WHOLE\x10\x02\x12\x18\n\x14\x44ISPOSITION_DEFERRED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpackhorse/sync/v1/session.proto\x12\x11packhorse.sync.v1\x1a packhorse/sync/v1/document.proto\"\x8b\x03\n\x05Hello\x12\x0c\n\x04site\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x0c\x12\x15\n\rlineage_token\x18\x03 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\x12\x16\n\x0e\x63\x61talogue_hash\x18\x05 \x01(\x0c\x12\x0e\n\x06tables\x18\x06 \x03(\t\x12\x0b\n\x03\x65ra\x18\x07 \x01(\x06\x12\x16\n\x0eposition_count\x18\x08 \x01(\r\x12\x16\n\x0epositions_hash\x18\t \x01(\x0c\x12\x36\n\rconfiguration\x18\n \x01(\x0b\x32\x1f.packhorse.sync.v1.FeedPosition\x12\x19\n\x11last_acknowledged\x18\x0b \x01(\x04\x12\x1a\n\x12\x63lock_milliseconds\x18\x0c \x01(\x03\x12\x17\n\x0fwaiting_to_push\x18\r \x01(\r\x12\x18\n\x10software_version\x18\x0e \x01(\t\x12-\n\x06staged\x18\x0f \x01(\x0b\x32\x1d.packhorse.sync.v1.PartStored\"C\n\x0c\x46\x65\x65\x64Position\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\x04\"e\n\x06Limits\x12\x15\n\rwindow_frames\x18\x01 \x01(\r\x12\x13\n\x0b\x66rame_bytes\x18\x02 \x01(\r\x12\x15\n\rframe_records\x18\x03 \x01(\r\x12\x18\n\x10patience_seconds\x18\x04 \x01(\r\"\x99\x03\n\x07Welcome\x12\x15\n\rlineage_token\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65ra\x18\x02 \x01(\x06\x12\x14\n\x0clast_applied\x18\x03 \x01(\x04\x12\x19\n\x11last_applied_hash\x18\x04 \x01(\x0c\x12\x32\n\x06missed\x18\x05 \x03(\x0b\x32\".packhorse.sync.v1.Acknowledgement\x12\x1a\n\x12\x63lock_milliseconds\x18\x06 \x01(\x03\x12)\n\x06limits\x18\x07 \x01(\x0b\x32\x19.packhorse.sync.v1.Limits\x12\x16\n\x0esend_positions\x18\x08 \x01(\x08\x12\x33\n\rconfiguration\x18\t \x01(\x0b\x32\x1c.packhorse.sync.v1.PullFrame\x12\x18\n\x10protocol_version\x18\n \x01(\r\x12\x18\n\x10software_version\x18\x0b \x01(\t\x12-\n\x06staged\x18\x0c \x01(\x0b\x32\x1d.packhorse.sync.v1.PartStored\x12\x0e\n\x06tables\x18\r \x03(\t\"M\n\tPositions\x12\x32\n\tpositions\x18\x01 \x03(\x0b\x32\x1f.packhorse.sync.v1.FeedPosition\x12\x0c\n\x04last\x18\x02 \x01(\x08\"m\n\x07Outcome\x12\r\n\x05index\x18\x01 \x01(\r\x12\x33\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\x1e.packhorse.sync.v1.Disposition\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x10\n\x08sentence\x18\x04 \x01(\t\"]\n\x0f\x41\x63knowledgement\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12,\n\x08outcomes\x18\x03 \x03(\x0b\x32\x1a.packhorse.sync.v1.Outcome\"8\n\x04\x42usy\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12 \n\x18retry_after_milliseconds\x18\x02 \x01(\r\"l\n\x07Problem\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\t\x12\x10\n\x08who_acts\x18\x03 \x01(\t\x12\r\n\x05retry\x18\x04 \x01(\x08\x12 \n\x18retry_after_milliseconds\x18\x05 \x01(\r\"3\n\x0ePushCheckpoint\x12\r\n\x05round\x18\x01 \x01(\r\x12\x12\n\nlast_frame\x18\x02 \x01(\x04\"3\n\x06\x44igest\x12\r\n\x05table\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x0b\n\x03sum\x18\x03 \x01(\x0c\"q\n\x0e\x46\x65\x65\x64\x43heckpoint\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\x04\x12*\n\x07\x64igests\x18\x04 \x03(\x0b\x32\x19.packhorse.sync.v1.Digest\"\xb8\x01\n\x0ePullCheckpoint\x12\r\n\x05round\x18\x01 \x01(\r\x12\x12\n\nlast_frame\x18\x02 \x01(\x04\x12\x30\n\x05\x66\x65\x65\x64s\x18\x03 \x03(\x0b\x32!.packhorse.sync.v1.FeedCheckpoint\x12\x0c\n\x04held\x18\x04 \x01(\r\x12\x15\n\rsubscriptions\x18\x05 \x01(\r\x12,\n\x06wanted\x18\x06 \x03(\x0b\x32\x1c.packhorse.sync.v1.RecordKey\"\'\n\x13PullAcknowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x85\x01\n\x10\x43heckpointReport\x12\r\n\x05round\x18\x01 \x01(\r\x12\x14\n\x0cin_agreement\x18\x02 \x01(\x08\x12\x11\n\tdiffering\x18\x03 \x03(\t\x12\x0c\n\x04held\x18\x04 \x01(\r\x12\x17\n\x0fwaiting_to_push\x18\x05 \x01(\r\x12\x12\n\ncomparable\x18\x06 \x01(\x08\"7\n\x04Want\x12/\n\tdocuments\x18\x01 \x03(\x0b\x32\x1c.packhorse.sync.v1.RecordKey\"\x17\n\x07Goodbye\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\"\xa0\x04\n\x0bSiteMessage\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.packhorse.sync.v1.HelloH\x00\x12\x31\n\tpositions\x18\x02 \x01(\x0b\x32\x1c.packhorse.sync.v1.PositionsH\x00\x12)\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x18.packhorse.sync.v1.FrameH\x00\x12<\n\x0fpush_checkpoint\x18\x04 \x01(\x0b\x32!.packhorse.sync.v1.PushCheckpointH\x00\x12\x46\n\x14pull_acknowledgement\x18\x05 \x01(\x0b\x32&.packhorse.sync.v1.PullAcknowledgementH\x00\x12@\n\x11\x63heckpoint_report\x18\x06 \x01(\x0b\x32#.packhorse.sync.v1.CheckpointReportH\x00\x12\'\n\x04want\x18\x07 \x01(\x0b\x32\x17.packhorse.sync.v1.WantH\x00\x12-\n\x07goodbye\x18\x08 \x01(\x0b\x32\x1a.packhorse.sync.v1.GoodbyeH\x00\x12\'\n\x04part\x18\t \x01(\x0b\x32\x17.packhorse.sync.v1.PartH\x00\x12\x34\n\x0bpart_stored\x18\n \x01(\x0b\x32\x1d.packhorse.sync.v1.PartStoredH\x00\x42\t\n\x07message\"\xe1\x03\n\x0e\x43\x65ntralMessage\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.packhorse.sync.v1.WelcomeH\x00\x12=\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0b\x32\".packhorse.sync.v1.AcknowledgementH\x00\x12\'\n\x04\x62usy\x18\x03 \x01(\x0b\x32\x17.packhorse.sync.v1.BusyH\x00\x12\x32\n\npull_frame\x18\x04 \x01(\x0b\x32\x1c.packhorse.sync.v1.PullFrameH\x00\x12<\n\x0fpull_checkpoint\x18\x05 \x01(\x0b\x32!.packhorse.sync.v1.PullCheckpointH\x00\x12-\n\x07problem\x18\x06 \x01(\x0b\x32\x1a.packhorse.sync.v1.ProblemH\x00\x12-\n\x07goodbye\x18\x07 \x01(\x0b\x32\x1a.packhorse.sync.v1.GoodbyeH\x00\x12\'\n\x04part\x18\x08 \x01(\x0b\x32\x17.packhorse.sync.v1.PartH\x00\x12\x34\n\x0bpart_stored\x18\t \x01(\x0b\x32\x1d.packhorse.sync.v1.PartStoredH\x00\x42\t\n\x07message*v\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44ISPOSITION_HELD\x10\x01\x12\x1a\n\x16\x44ISPOSITION_NEED_WHOLE\x10\x02\x12\x18\n\x14\x44ISPOSITION_DEFERRED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'packhorse.sync.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DISPOSITION']._serialized_start=3205
-  _globals['_DISPOSITION']._serialized_end=3323
+  _globals['_DISPOSITION']._serialized_start=3221
+  _globals['_DISPOSITION']._serialized_end=3339
   _globals['_HELLO']._serialized_start=89
   _globals['_HELLO']._serialized_end=484
   _globals['_FEEDPOSITION']._serialized_start=486
@@ -41,35 +41,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITS']._serialized_start=555
   _globals['_LIMITS']._serialized_end=656
   _globals['_WELCOME']._serialized_start=659
-  _globals['_WELCOME']._serialized_end=1052
-  _globals['_POSITIONS']._serialized_start=1054
-  _globals['_POSITIONS']._serialized_end=1131
-  _globals['_OUTCOME']._serialized_start=1133
-  _globals['_OUTCOME']._serialized_end=1242
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1244
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1337
-  _globals['_BUSY']._serialized_start=1339
-  _globals['_BUSY']._serialized_end=1395
-  _globals['_PROBLEM']._serialized_start=1397
-  _globals['_PROBLEM']._serialized_end=1505
-  _globals['_PUSHCHECKPOINT']._serialized_start=1507
-  _globals['_PUSHCHECKPOINT']._serialized_end=1558
-  _globals['_DIGEST']._serialized_start=1560
-  _globals['_DIGEST']._serialized_end=1611
-  _globals['_FEEDCHECKPOINT']._serialized_start=1613
-  _globals['_FEEDCHECKPOINT']._serialized_end=1726
-  _globals['_PULLCHECKPOINT']._serialized_start=1729
-  _globals['_PULLCHECKPOINT']._serialized_end=1913
-  _globals['_PULLACKNOWLEDGEMENT']._serialized_start=1915
-  _globals['_PULLACKNOWLEDGEMENT']._serialized_end=1954
-  _globals['_CHECKPOINTREPORT']._serialized_start=1957
-  _globals['_CHECKPOINTREPORT']._serialized_end=2090
-  _globals['_WANT']._serialized_start=2092
-  _globals['_WANT']._serialized_end=2147
-  _globals['_GOODBYE']._serialized_start=2149
-  _globals['_GOODBYE']._serialized_end=2172
-  _globals['_SITEMESSAGE']._serialized_start=2175
-  _globals['_SITEMESSAGE']._serialized_end=2719
-  _globals['_CENTRALMESSAGE']._serialized_start=2722
-  _globals['_CENTRALMESSAGE']._serialized_end=3203
+  _globals['_WELCOME']._serialized_end=1068
+  _globals['_POSITIONS']._serialized_start=1070
+  _globals['_POSITIONS']._serialized_end=1147
+  _globals['_OUTCOME']._serialized_start=1149
+  _globals['_OUTCOME']._serialized_end=1258
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1260
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1353
+  _globals['_BUSY']._serialized_start=1355
+  _globals['_BUSY']._serialized_end=1411
+  _globals['_PROBLEM']._serialized_start=1413
+  _globals['_PROBLEM']._serialized_end=1521
+  _globals['_PUSHCHECKPOINT']._serialized_start=1523
+  _globals['_PUSHCHECKPOINT']._serialized_end=1574
+  _globals['_DIGEST']._serialized_start=1576
+  _globals['_DIGEST']._serialized_end=1627
+  _globals['_FEEDCHECKPOINT']._serialized_start=1629
+  _globals['_FEEDCHECKPOINT']._serialized_end=1742
+  _globals['_PULLCHECKPOINT']._serialized_start=1745
+  _globals['_PULLCHECKPOINT']._serialized_end=1929
+  _globals['_PULLACKNOWLEDGEMENT']._serialized_start=1931
+  _globals['_PULLACKNOWLEDGEMENT']._serialized_end=1970
+  _globals['_CHECKPOINTREPORT']._serialized_start=1973
+  _globals['_CHECKPOINTREPORT']._serialized_end=2106
+  _globals['_WANT']._serialized_start=2108
+  _globals['_WANT']._serialized_end=2163
+  _globals['_GOODBYE']._serialized_start=2165
+  _globals['_GOODBYE']._serialized_end=2188
+  _globals['_SITEMESSAGE']._serialized_start=2191
+  _globals['_SITEMESSAGE']._serialized_end=2735
+  _globals['_CENTRALMESSAGE']._serialized_start=2738
+  _globals['_CENTRALMESSAGE']._serialized_end=3219
 # @@protoc_insertion_point(module_scope)

@@ -221,6 +221,7 @@ class Welcome(_message.Message):
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
     STAGED_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
     lineage_token: _builtins.bytes
     """To be stored durably before the first frame or position, and shown in the next Hello. 32 bytes."""
     era: _builtins.int
@@ -253,6 +254,10 @@ class Welcome(_message.Message):
     def staged(self) -> _document_pb2.PartStored:
         """What the central has of a body that the site sent in parts. Absent: nothing."""
 
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tables that the central knows; changes of others wait at the site. Empty: it has the same catalogue as the site."""
+
     def __init__(
         self,
         *,
@@ -268,10 +273,11 @@ class Welcome(_message.Message):
         protocol_version: _builtins.int = ...,
         software_version: _builtins.str = ...,
         staged: _document_pb2.PartStored | None = ...,
+        tables: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "limits", b"limits", "staged", b"staged"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_milliseconds", b"clock_milliseconds", "configuration", b"configuration", "era", b"era", "last_applied", b"last_applied", "last_applied_hash", b"last_applied_hash", "limits", b"limits", "lineage_token", b"lineage_token", "missed", b"missed", "protocol_version", b"protocol_version", "send_positions", b"send_positions", "software_version", b"software_version", "staged", b"staged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_milliseconds", b"clock_milliseconds", "configuration", b"configuration", "era", b"era", "last_applied", b"last_applied", "last_applied_hash", b"last_applied_hash", "limits", b"limits", "lineage_token", b"lineage_token", "missed", b"missed", "protocol_version", b"protocol_version", "send_positions", b"send_positions", "software_version", b"software_version", "staged", b"staged", "tables", b"tables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
