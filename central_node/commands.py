@@ -158,9 +158,7 @@ async def _route(database: Database) -> None:
         taken, topology = await database.write(
             partial(work, catalogue=catalogue(), topology=topology, now=int(time.time()))
         )
-        _, done = await database.write(
-            partial(do_follow_up, catalogue=catalogue(), topology=topology, now=int(time.time()))
-        )
+        _, done = await database.write(partial(do_follow_up, catalogue=catalogue(), topology=topology))
         if not taken.records and not done:
             return
 

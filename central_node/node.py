@@ -21,7 +21,7 @@ from central_node.storage import purge
 from central_node.storage.attempts import Submitted, note_attempts
 from central_node.storage.eras import begin_era
 from central_node.storage.follow_up import do_follow_up
-from central_node.storage.purge import purge_entries
+from central_node.storage.purge import begin_day, purge_entries
 from central_node.storage.roster import note_error
 from central_node.storage.steps import IsLate, Taken, refresh_topology, route_own, take_frames, wake_held
 from engine.catalogue.model import Catalogue
@@ -271,7 +271,7 @@ class CentralNode:
         """Work that became necessary is done when nothing of the central's own changes waits any more."""
         while await self.database.read(_has_work):
             moved, done = await self.database.write(
-                partial(do_follow_up, catalogue=self.catalogue, topology=self.topology, now=int(time.time()))
+                partial(do_follow_up, catalogue=self.catalogue, topology=self.topology)
             )
             self._done(Taken(moved=moved, records=done))
             await self._route_own()
@@ -316,13 +316,14 @@ class CentralNode:
 
     async def _purge(self) -> None:
         """Once a day, slowly: forgets what was deleted or left a scope long ago (F38)."""
+        await self.database.write(partial(begin_day, now=int(time.time())))
         entry: purge.Place | None = purge.BEGINNING
         while entry is not None:
-            entry = (await self.database.write(partial(purge_entries, after=entry, now=int(time.time())))).after
+            entry = (await self.database.write(partial(purge_entries, after=entry))).after
             await asyncio.sleep(SWEEP_PAUSE_SECONDS)
         record: retention.Place | None = retention.BEGINNING
         while record is not None:
-            record = (await self.database.write(partial(purge_tombstones, after=record, now=int(time.time())))).after
+            record = (await self.database.write(partial(purge_tombstones, after=record))).after
             await asyncio.sleep(SWEEP_PAUSE_SECONDS)
         await asyncio.sleep(SWEEP_HOURS * 3600)
 

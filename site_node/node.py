@@ -43,7 +43,7 @@ from engine.storage.eviction import evict_some
 from engine.storage.integrity import Mended, sweep_batch
 from engine.storage.outbox import has_pushable
 from engine.storage.records import Writer, read_meta
-from engine.storage.retention import BEGINNING, Place, purge_tombstones
+from engine.storage.retention import BEGINNING, Place, begin_day, purge_tombstones
 from engine.storage.schema import repair_schema, schema_is_whole
 from engine.storage.wants import read_wants
 from site_node.session import SiteSession, Tally
@@ -215,9 +215,10 @@ class SiteNode:
 
     async def _purge(self) -> None:
         """Forgets what was deleted long ago (F38)."""
+        await self.database.write(partial(begin_day, now=int(time.time())))
         after: Place | None = BEGINNING
         while after is not None:
-            after = (await self.database.write(partial(purge_tombstones, after=after, now=int(time.time())))).after
+            after = (await self.database.write(partial(purge_tombstones, after=after))).after
 
     # --- synchronising because somebody asked -------------------------------------------------------------------------
 

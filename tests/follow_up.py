@@ -8,8 +8,8 @@ from engine.rules.topology import Topology
 from engine.storage.work import Processor
 
 
-def follow_up(connection: sqlite3.Connection, topology: Topology, now: int) -> None:
+def follow_up(connection: sqlite3.Connection, topology: Topology) -> None:
     """Does what waits, but for copies that would come and go by themselves."""
     connection.execute("DELETE FROM sync_work WHERE processor = ?", (Processor.COPIES,))
-    while do_follow_up(connection, catalogue(), topology, now)[1]:
+    while do_follow_up(connection, catalogue(), topology)[1]:
         pass

@@ -264,7 +264,7 @@ class Central(Node):
             _, self.topology = self.write(
                 lambda c: route_own(c, self.catalogue, self.topology, self.now)  # the topology of the turn before
             )
-        self.write(lambda c: follow_up(c, self.topology, NOW))
+        self.write(lambda c: follow_up(c, self.topology))
         while self.count("sync_held", "ready = 1"):
             self.write(lambda c: wake_held(c, self.catalogue, self.topology, self.now))
 

@@ -71,9 +71,7 @@ def queue_withheld(connection: sqlite3.Connection, catalogue: Catalogue, topolog
     write_meta(connection, withheld=json.dumps(sorted(now)))
 
 
-def do_follow_up(
-    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, now: int
-) -> tuple[set[str], int]:
+def do_follow_up(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology) -> tuple[set[str], int]:
     """Does some of the work that waits, each piece for itself; returns (scopes that moved, pieces done).
 
     The topology that it decides from is the present one: nothing of the central's own changes waits to be routed.
@@ -82,23 +80,23 @@ def do_follow_up(
     moved: set[str] = set()
     for processor in Processor:
         if pieces := [work for work in works if work.processor is processor]:
-            moved |= _attempt(connection, catalogue, topology, pieces, now)
+            moved |= _attempt(connection, catalogue, topology, pieces)
     return moved, len(works)
 
 
 def _attempt(
-    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, pieces: Sequence[Work], now: int
+    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, pieces: Sequence[Work]
 ) -> set[str]:
     """Does pieces of one processor together; where that fails, one by one, and keeps the culprit with its reason."""
     connection.execute("SAVEPOINT work")
     try:
-        moved = _do(connection, catalogue, topology, pieces, now)
+        moved = _do(connection, catalogue, topology, pieces)
     except sqlite3.OperationalError:
         raise  # the disk or another program: nothing can be done now
     except Exception as error:
         connection.execute("ROLLBACK TO work")
         if len(pieces) > 1:
-            moved = set().union(*(_attempt(connection, catalogue, topology, [piece], now) for piece in pieces))
+            moved = set().union(*(_attempt(connection, catalogue, topology, [piece]) for piece in pieces))
         else:
             _log.exception("follow-up work could not be done", processor=pieces[0].processor, about=pieces[0].key)
             note_problem(connection, pieces[0], type(error).__name__)
@@ -107,18 +105,16 @@ def _attempt(
     return moved
 
 
-def _do(
-    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, pieces: Sequence[Work], now: int
-) -> set[str]:
+def _do(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, pieces: Sequence[Work]) -> set[str]:
     finish_work(connection, pieces)
     if pieces[0].processor is Processor.COPIES:
         write_copies(connection, automatic_changes(topology, visible_at(connection, catalogue)))
         return set()  # what was written is in the outbox and is routed like any other change
-    return _route_again(connection, catalogue, topology, [work.key for work in pieces], now)
+    return _route_again(connection, catalogue, topology, [work.key for work in pieces])
 
 
 def _route_again(
-    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, roots: Sequence[Key], now: int
+    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, roots: Sequence[Key]
 ) -> set[str]:
     """Brings documents into the scopes that they belong to now. Versions stay: nothing of them was edited."""
     router = Router(connection, catalogue, topology)
@@ -134,7 +130,7 @@ def _route_again(
             member_of = record_id if catalogue.members_of(name) else ""
             same = Change(catalogue[key[0]], key[1], member_of, state.version, (), b"", state.hash)
             routed.append(Routed(same, scopes, state))
-    return publish(connection, routed, now)
+    return publish(connection, routed)
 
 
 def _live_records(connection: sqlite3.Connection, catalogue: Catalogue, root: Table, root_id: str) -> dict[Key, State]:

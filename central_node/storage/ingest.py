@@ -356,12 +356,12 @@ class Ingest:
     def _write(self, routed: list[Routed]) -> Ingested:
         last = {(entry.change.table.name, entry.change.id): entry for entry in routed}
         with applying(self._connection):
-            write_changes(self._connection, [entry.change for entry in last.values()], self._writer, self._now)
+            write_changes(self._connection, [entry.change for entry in last.values()], self._writer)
         let_go(self._connection, self._ended, self._writer.site)
         if self._damaged:
             end_wants(self._connection, self._ended)
         wake(self._connection, last)
-        moved = publish(self._connection, list(last.values()), self._now)
+        moved = publish(self._connection, list(last.values()))
         roots = [entry.change for entry in last.values() if not entry.change.table.parent]
         queue_follow_up(
             self._connection,

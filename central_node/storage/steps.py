@@ -281,7 +281,7 @@ def route_own(
         connection,
         [
             (r.change.table.name, r.change.id, r.change.root_id, *r.change.version, r.change.hash,
-             r.change.row is None, *writer, 0)
+             r.change.row is None, *writer)
             for r in routed
         ],
     )  # fmt: skip
@@ -291,7 +291,7 @@ def route_own(
         forget(connection, document.entries)
     let_go(connection, [(document.root.name, document.id) for document in done], CENTRAL_SITE)
     wake(connection, [(r.change.table.name, r.change.id) for r in routed])
-    taken.moved = publish(connection, routed, now)
+    taken.moved = publish(connection, routed)
     taken.records = len(routed)
     return taken, topology
 

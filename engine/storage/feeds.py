@@ -24,11 +24,8 @@ class Routed(NamedTuple):
     before: State | None
 
 
-def publish(connection: sqlite3.Connection, routed: Sequence[Routed], now: int) -> set[str]:
-    """Writes feed entries and digests for changes that are already in the tables; returns the scopes that moved.
-
-    `now`, in seconds since 1970, is noted of what ends: such entries are purged one day.
-    """
+def publish(connection: sqlite3.Connection, routed: Sequence[Routed]) -> set[str]:
+    """Writes feed entries and digests for changes that are already in the tables; returns the scopes that moved."""
     numbers = scope_numbers(connection, dict.fromkeys(scope for entry in routed for scope in entry.scopes))
     before = _memberships(connection, [(entry.change.table.name, entry.change.id) for entry in routed])
     heads = {
@@ -53,7 +50,7 @@ def publish(connection: sqlite3.Connection, routed: Sequence[Routed], now: int) 
                 continue  # only other scopes of it change
             heads[scope] += 1
             moved.add(scope)
-            entries.append((*key, scope, heads[scope], change.root_id, state, 0 if state == PUT else now))
+            entries.append((*key, scope, heads[scope], change.root_id, state, state != PUT))
     _write_entries(connection, entries)
     ledger.write(connection)
     connection.executemany(
@@ -77,9 +74,10 @@ def _memberships(connection: sqlite3.Connection, keys: Iterable[Key]) -> dict[Ke
 
 def _write_entries(connection: sqlite3.Connection, entries: Sequence[tuple[object, ...]]) -> None:
     connection.executemany(
-        "INSERT INTO sync_membership (table_name, id, scope, position, root_id, state, ended_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (table_name, id, scope) DO UPDATE SET position = excluded.position,"
-        " state = excluded.state, ended_at = excluded.ended_at",
+        "INSERT INTO sync_membership (table_name, id, scope, position, root_id, state, ended_on)"
+        " VALUES (?, ?, ?, ?, ?, ?, iif(?, (SELECT number FROM sync_day), 0))"
+        " ON CONFLICT (table_name, id, scope) DO UPDATE SET position = excluded.position,"
+        " state = excluded.state, ended_on = excluded.ended_on",
         entries,
     )
 

@@ -254,8 +254,8 @@ def _write(
     }
     writer = Writer(0, "")
     with applying(connection):
-        write_changes(connection, [change for key, change in changes.items() if key not in lingering], writer, now)
-    tombstones = [(*key, c.root_id, *c.version, c.hash, True, *writer, now) for key, c in lingering.items()]
+        write_changes(connection, [change for key, change in changes.items() if key not in lingering], writer)
+    tombstones = [(*key, c.root_id, *c.version, c.hash, True, *writer) for key, c in lingering.items()]
     write_states(connection, tombstones)
     linger(connection, [(*key, change.root_id) for key, change in lingering.items()], now)
 

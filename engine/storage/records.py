@@ -140,7 +140,7 @@ def _upsert(table: Table) -> str:
     return f"INSERT INTO {table.name} ({columns}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {updates}"
 
 
-def write_changes(connection: sqlite3.Connection, changes: Iterable[Change], writer: Writer, now: int) -> None:
+def write_changes(connection: sqlite3.Connection, changes: Iterable[Change], writer: Writer) -> None:
     """Writes rows, unknown fields and states. The caller has set `sync_flag.applying` (see `applying`)."""
     puts: dict[Table, list[Row]] = {}
     deletes: dict[Table, list[tuple[str]]] = {}
@@ -156,9 +156,7 @@ def write_changes(connection: sqlite3.Connection, changes: Iterable[Change], wri
         else:
             known.append((name, change.id))
         gone = change.row is None
-        states.append(
-            (name, change.id, change.root_id, *change.version, change.hash, gone, *writer, now if gone else 0)
-        )
+        states.append((name, change.id, change.root_id, *change.version, change.hash, gone, *writer))
     for table, rows in puts.items():
         connection.executemany(_upsert(table), rows)
     for table, ids in deletes.items():
@@ -178,13 +176,14 @@ def forget_unknown(connection: sqlite3.Connection, changes: Iterable[Change]) ->
 
 
 def write_states(connection: sqlite3.Connection, states: Sequence[tuple[object, ...]]) -> None:
-    """Writes states: (table, id, root id, term, term id, counter, hash, deleted, site, epoch, time of deletion)."""
+    """Writes states: (table, id, root id, term, term id, counter, hash, deleted, site, epoch)."""
     connection.executemany(
         "INSERT INTO sync_record (table_name, id, root_id, term, term_id, counter, hash, deleted,"
-        " writer_site, writer_epoch, deleted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " writer_site, writer_epoch, deleted_on) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,"
+        " iif(?8, (SELECT number FROM sync_day), 0))"
         " ON CONFLICT (table_name, id) DO UPDATE SET term = excluded.term, term_id = excluded.term_id,"
         " counter = excluded.counter, hash = excluded.hash, deleted = excluded.deleted,"
-        " writer_site = excluded.writer_site, writer_epoch = excluded.writer_epoch, deleted_at = excluded.deleted_at",
+        " writer_site = excluded.writer_site, writer_epoch = excluded.writer_epoch, deleted_on = excluded.deleted_on",
         states,
     )
 

@@ -50,6 +50,10 @@ CREATE TABLE sync_outbox (
     PRIMARY KEY (table_name, id)) WITHOUT ROWID;
 CREATE INDEX sync_outbox_waiting ON sync_outbox (queued_at) WHERE token <> framed_token;
 CREATE INDEX sync_outbox_document ON sync_outbox (root_table, root_id);
+-- The days that this node has worked, numbered (retention.py).
+CREATE TABLE sync_day (
+    one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL, begun_at INTEGER NOT NULL);
+INSERT INTO sync_day VALUES (1, 1, 0);
 -- What both ends agreed on, record by record; tombstones included.
 CREATE TABLE sync_record (
     table_name TEXT NOT NULL, id TEXT NOT NULL, root_id TEXT NOT NULL DEFAULT '',
@@ -57,10 +61,10 @@ CREATE TABLE sync_record (
     hash BLOB NOT NULL, deleted INTEGER NOT NULL DEFAULT 0,
     acked_frame INTEGER NOT NULL DEFAULT 0, token INTEGER NOT NULL DEFAULT 0,
     writer_site INTEGER NOT NULL DEFAULT 0, writer_epoch TEXT NOT NULL DEFAULT '',
-    deleted_at INTEGER NOT NULL DEFAULT 0,
+    deleted_on INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (table_name, id)) WITHOUT ROWID;
 CREATE INDEX sync_record_member ON sync_record (root_id) WHERE root_id <> '';
-CREATE INDEX sync_record_deleted ON sync_record (deleted_at) WHERE deleted = 1;
+CREATE INDEX sync_record_deleted ON sync_record (deleted_on) WHERE deleted = 1;
 -- Scopes. At the central `position` is the head of the feed, and entries up to `floor` were purged; at a site it is the
 -- last one applied (the cursor). `filled`: a checkpoint has shown that everything is here. Generation -1: closed, being
 -- emptied (eviction.py).
@@ -69,12 +73,12 @@ CREATE TABLE sync_scope (
     generation INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL DEFAULT 0, floor INTEGER NOT NULL DEFAULT 0,
     filled INTEGER NOT NULL DEFAULT 0);
 -- Record is in scope. At the central this row is the feed entry. state: 0 put, 1 delete, 2 leave; at a site: 0, or
--- 3 while a subscription that has begun again has not shown the record. `ended_at`: time of the delete or leave.
+-- 3 while a subscription that has begun again has not shown the record. `ended_on`: day of the delete or leave.
 CREATE TABLE sync_membership (
     table_name TEXT NOT NULL, id TEXT NOT NULL, scope INTEGER NOT NULL,
     position INTEGER NOT NULL DEFAULT 0, root_id TEXT NOT NULL DEFAULT '', state INTEGER NOT NULL DEFAULT 0,
-    ended_at INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (table_name, id, scope)) WITHOUT ROWID;
-CREATE INDEX sync_membership_ended ON sync_membership (ended_at) WHERE ended_at > 0;
+    ended_on INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (table_name, id, scope)) WITHOUT ROWID;
+CREATE INDEX sync_membership_ended ON sync_membership (ended_on) WHERE ended_on > 0;
 CREATE INDEX sync_membership_marked ON sync_membership (scope) WHERE state = 3;
 CREATE TABLE sync_digest (
     scope INTEGER NOT NULL, table_name TEXT NOT NULL, count INTEGER NOT NULL, sum BLOB NOT NULL,

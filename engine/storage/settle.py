@@ -87,11 +87,11 @@ def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[
     ledger.write(connection)
     connection.executemany(
         "INSERT INTO sync_record (table_name, id, root_id, term, term_id, counter, hash, deleted, acked_frame, token,"
-        " writer_site, writer_epoch, deleted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-        " iif(?, unixepoch(), 0)) ON CONFLICT (table_name, id) DO UPDATE SET term = excluded.term,"
+        " writer_site, writer_epoch, deleted_on) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+        " iif(?, (SELECT number FROM sync_day), 0)) ON CONFLICT (table_name, id) DO UPDATE SET term = excluded.term,"
         " term_id = excluded.term_id, counter = excluded.counter, hash = excluded.hash, deleted = excluded.deleted,"
         " acked_frame = excluded.acked_frame, token = excluded.token, writer_site = excluded.writer_site,"
-        " writer_epoch = excluded.writer_epoch, deleted_at = excluded.deleted_at",
+        " writer_epoch = excluded.writer_epoch, deleted_on = excluded.deleted_on",
         [(r[0], r[1], r[4], r[6], r[7], r[8], r[9], r[10], frame, r[5], site, epoch, r[10]) for r in rows],
     )
     connection.executemany(

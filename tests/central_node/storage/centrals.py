@@ -74,7 +74,7 @@ def settle(connection: sqlite3.Connection) -> None:
     """Routes what was edited at the central."""
     while route_own(connection, catalogue(), refresh_topology(connection, catalogue()), NOW)[0].records:
         pass
-    follow_up(connection, read_topology(connection), NOW)
+    follow_up(connection, read_topology(connection))
 
 
 def open_site(connection: sqlite3.Connection, site: int) -> None:

@@ -2,6 +2,7 @@
 for longer reads the feed again and then lacks what is gone (F38)."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -12,10 +13,9 @@ from central_node.storage.purge import purge_entries
 from engine.limits import PURGE_RECORDS, TOMBSTONE_DAYS
 from engine.storage import retention
 from engine.storage.retention import last_forgotten, purge_tombstones
-from tests.partners import NOW, Central, Node, Site, checkpoint, connect, pull, synchronise
+from tests.partners import Central, Node, Site, checkpoint, connect, pull, synchronise
 
 DAY = 86_400
-LATER = NOW + TOMBSTONE_DAYS * DAY
 WRITES, READS = 2, 3
 SCOPE = f"store/store-{WRITES}"
 
@@ -57,22 +57,29 @@ def delete_some(central: Central, site: Site) -> None:
     central.execute("DELETE FROM item WHERE id = 'unused'")
 
 
-def seen(central: Central, site: Site, when: int) -> None:
-    """The site was heard of at that time."""
-    central.execute("UPDATE central_site SET last_seen = ? WHERE site = ?", when, site.number)
+def pass_days(node: Node, days: int, *heard_of: Site) -> None:
+    """So many days pass; the central hears of these sites on each."""
+    for _ in range(days):
+        node.now += DAY
+        if isinstance(node, Central):
+            for site in heard_of:
+                node.execute("UPDATE central_site SET last_seen = ? WHERE site = ?", node.now, site.number)
+            node.write(partial(purge.begin_day, now=node.now))
+        else:
+            node.write(partial(retention.begin_day, now=node.now))
 
 
-def forget(node: Node, now: int) -> int:
+def forget(node: Node) -> int:
     """A whole purge; returns how many entries and tombstones went."""
     gone = 0
     if isinstance(node, Central):
         entry: purge.Place | None = purge.BEGINNING
         while entry is not None:
-            step = node.write(lambda c, after=entry: purge_entries(c, after, now))  # type: ignore[misc]
+            step = node.write(partial(purge_entries, after=entry))
             gone, entry = gone + step.entries, step.after
     place: retention.Place | None = retention.BEGINNING
     while place is not None:
-        told = node.write(lambda c, after=place: purge_tombstones(c, after, now))  # type: ignore[misc]
+        told = node.write(partial(purge_tombstones, after=place))
         gone, place = gone + told.records, told.after
     return gone
 
@@ -89,14 +96,11 @@ def test_f38_tombstones_are_forgotten_when_they_are_old_and_everybody_has_them(
     agree(central, sites)
     before = remembered(central)
     assert min(before) >= 5, "a stock line, a document with two lines, an item"
-    for site in sites.values():
-        seen(central, site, LATER)
     for node in (central, *sites.values()):
-        node.execute(
-            "UPDATE sync_record SET deleted_at = ? WHERE deleted = 1", NOW
-        )  # acknowledgements tell the real time
-        assert forget(node, LATER - 1) == 0, "they are not old enough"
-        assert forget(node, LATER) > 0
+        pass_days(node, TOMBSTONE_DAYS - 1, *sites.values())
+        assert forget(node) == 0, "they are not old enough"
+        pass_days(node, 1, *sites.values())
+        assert forget(node) > 0
         assert remembered(node) == (0, 0)
     agree(central, sites)
 
@@ -104,15 +108,12 @@ def test_f38_tombstones_are_forgotten_when_they_are_old_and_everybody_has_them(
 def test_f38_a_live_subscriber_that_lags_keeps_them(central: Central, sites: dict[int, Site]) -> None:
     delete_some(central, sites[WRITES])
     synchronise(central, sites[WRITES])
-    for site in sites.values():
-        seen(central, site, LATER)
-    forget(central, LATER)
+    pass_days(central, TOMBSTONE_DAYS, *sites.values())
+    forget(central)
     kept = {row[0] for row in central.execute("SELECT DISTINCT table_name FROM sync_membership WHERE state <> 0")}
     assert kept == {"item", "stock_line", "invoice", "invoice_line"}, "the reader has not read any of it"
     agree(central, sites)
-    for site in sites.values():
-        seen(central, site, LATER)
-    forget(central, LATER)
+    forget(central)
     assert remembered(central) == (0, 0)
 
 
@@ -122,10 +123,10 @@ def test_f38_one_that_was_silent_for_too_long_holds_nothing_up(
 ) -> None:
     delete_some(central, sites[WRITES])
     synchronise(central, sites[WRITES])
-    now = NOW + dead_days * DAY
-    central.execute("UPDATE sync_membership SET ended_at = ? WHERE state <> 0", NOW - DAY)
-    seen(central, sites[WRITES], now)
-    forget(central, now)
+    pass_days(central, dead_days, sites[WRITES])
+    central.execute("UPDATE sync_membership SET ended_on = 1 WHERE state <> 0")
+    pass_days(central, 1, *([sites[READS]] if dead_days < TOMBSTONE_DAYS else []), sites[WRITES])
+    forget(central)
     stays = dead_days < TOMBSTONE_DAYS
     assert bool(central.count("sync_membership", "state <> 0")) is stays
     before = central.cursors[READS]
@@ -142,8 +143,8 @@ def test_f38_what_the_silent_one_has_not_sent_is_never_touched(central: Central,
     agree(central, sites)
     delete_some(central, sites[WRITES])
     synchronise(central, sites[WRITES])
-    seen(central, sites[WRITES], LATER)
-    forget(central, LATER)
+    pass_days(central, TOMBSTONE_DAYS + 1, sites[WRITES])
+    forget(central)
     reader.put_stock("mine", "edited while away")
     reader.put_stock("framed", item="unused")
     assert reader.cut() is not None
@@ -167,9 +168,8 @@ def test_f38_a_link_that_keeps_breaking_comes_to_the_end_of_a_feed_with_a_floor(
     agree(central, sites)
     delete_some(central, sites[WRITES])
     agree(central, sites)
-    for site in sites.values():
-        seen(central, site, LATER)
-    assert forget(central, LATER)
+    pass_days(central, TOMBSTONE_DAYS, *sites.values())
+    assert forget(central)
     late = central.add(tmp_path, 4)
     central.collect(sites[WRITES].store, late)
     connect(central, late)
@@ -208,11 +208,10 @@ def test_f38_an_id_that_comes_back_is_newer_than_every_tombstone_of_it(
         agree(central, sites)
     delete_some(central, sites[WRITES])
     agree(central, sites)
-    for site in sites.values():
-        seen(central, site, LATER)
     for node, forgets in ((sites[WRITES], owner_forgets), (central, central_forgets), (sites[READS], reader_forgets)):
         if forgets:
-            assert forget(node, LATER)
+            pass_days(node, TOMBSTONE_DAYS, *sites.values())
+            assert forget(node)
             assert node.read(last_forgotten).counter >= 4
     for owner, table, record_id, again in owners(central, sites):
         owner.execute(again)
@@ -231,14 +230,13 @@ def test_a_purge_takes_bounded_steps_and_passes_over_what_has_to_stay(central: C
     synchronise(central, site)
     site.execute("DELETE FROM stock_line WHERE id LIKE 'many%'")
     synchronise(central, site)
-    for each in sites.values():
-        seen(central, each, LATER)
-    first = central.write(lambda c: purge_entries(c, purge.BEGINNING, LATER))
+    pass_days(central, TOMBSTONE_DAYS, *sites.values())
+    first = central.write(partial(purge_entries, after=purge.BEGINNING))
     assert first.entries == 0 and first.after is not None, "the reader lags; the step looked at a bounded number"
     central.execute("UPDATE central_subscription SET position = 1000000 WHERE scope = ?", SCOPE)
     steps, place = [], purge.BEGINNING
     while True:
-        step = central.write(lambda c, after=place: purge_entries(c, after, LATER))  # type: ignore[misc]
+        step = central.write(partial(purge_entries, after=place))
         steps.append(step.entries)
         if step.after is None:
             break
@@ -251,7 +249,37 @@ def test_a_site_forgets_nothing_that_is_under_way(central: Central, sites: dict[
     site.execute("DELETE FROM stock_line WHERE id = 's0'")
     synchronise(central, site)
     site.execute("INSERT INTO stock_line (id, store_id, item_id) VALUES ('s0', 'store-2', 'item-1')")
-    assert forget(site, LATER) == 0
+    pass_days(site, TOMBSTONE_DAYS)
+    assert forget(site) == 0
     assert site.cut() is not None
-    assert forget(site, LATER) == 0
+    assert forget(site) == 0
     agree(central, sites)
+
+
+@pytest.mark.parametrize("jump", [-10 * 365 * DAY, 10 * 365 * DAY], ids=["back", "ahead"])
+def test_f38_however_far_a_clock_jumps_only_one_day_has_passed(
+    central: Central, sites: dict[int, Site], jump: int
+) -> None:
+    delete_some(central, sites[WRITES])
+    agree(central, sites)
+    before = [remembered(node) for node in (central, *sites.values())]
+    for node in (central, *sites.values()):
+        for by in (jump, -jump, jump):
+            node.now += by
+            pass_days(node, 1)
+            assert forget(node) == 0
+    assert [remembered(node) for node in (central, *sites.values())] == before
+
+
+def test_f38_a_tombstone_that_is_in_no_feed_is_remembered_as_long(central: Central, sites: dict[int, Site]) -> None:
+    """What came and went before it was routed is waited for like anything else (F26)."""
+    central.write(lambda c: [c.execute(text) for text in ("INSERT INTO unit (id, name) VALUES ('u', 'u')",
+                                                          "DELETE FROM unit WHERE id = 'u'")])  # fmt: skip
+    central.route()
+    assert not central.count("sync_membership", "id = 'u'")
+    pass_days(central, TOMBSTONE_DAYS - 1, *sites.values())
+    forget(central)
+    assert central.count("sync_record", "id = 'u' AND deleted = 1") == 1
+    pass_days(central, 1, *sites.values())
+    forget(central)
+    assert central.count("sync_record", "id = 'u'") == 0

@@ -103,8 +103,8 @@ class CentralEnd(Node):
                 told = record_hash(record.table, record.id, *version, canonical)
                 changes.append(Change(table, record.id, in_document, version, row, b"", told))
             with applying(connection):
-                write_changes(connection, changes, Writer(CENTRAL_SITE, "another epoch"), NOW)
-            publish(connection, [Routed(c, (scope,), before.get((c.table.name, c.id))) for c in changes], NOW)
+                write_changes(connection, changes, Writer(CENTRAL_SITE, "another epoch"))
+            publish(connection, [Routed(c, (scope,), before.get((c.table.name, c.id))) for c in changes])
 
         self.write(work)
 
@@ -122,7 +122,7 @@ class CentralEnd(Node):
         """Routes what was edited here, to the end."""
         while self.one("SELECT 1 FROM sync_outbox WHERE token <> framed_token"):
             self.write(lambda c: route_own(c, catalogue(), read_topology(c), NOW))
-        self.write(lambda c: follow_up(c, read_topology(c), NOW))
+        self.write(lambda c: follow_up(c, read_topology(c)))
 
     def wake(self) -> None:
         """Judges documents again whose wait is over."""

@@ -157,7 +157,7 @@ def test_f21_lines_that_lost_their_header_are_deleted_with_it(
     chosen.apply(site)
     with undone(site):
         if is_known_to_the_peer:
-            write_states(site, [(*key, INVOICE[1], 3, 33, 1, b"h" * 16, 0, HERE, "epoch", 0) for key in document])
+            write_states(site, [(*key, INVOICE[1], 3, 33, 1, b"h" * 16, 0, HERE, "epoch") for key in document])
         again = "INSERT OR IGNORE INTO invoice (id, store_id) VALUES ('invoice-1-own', 'own')"
         for sql in (again, again, "DELETE FROM invoice WHERE id = 'invoice-1-own'"):
             assert execute(site, sql) == ""
