@@ -3,8 +3,8 @@
 The verdict on a document, in this order:
 
 1. unreadable content or unknown table                          -> held UNREADABLE
-2. the store's data are not collected here                      -> held NOT_COLLECTED
-3. the site may not edit it, or not under that term             -> held NO_AUTHORITY, STALE_TERM
+2. the site may not edit it, or not under that term             -> held NO_AUTHORITY, STALE_TERM
+3. the store's data are not collected here                      -> held NOT_COLLECTED
 4. it does not continue the stored version                      -> held DIVERGED; NEED_WHOLE where only changed members
                                                                    came and the base is the held version or unknown
 5. a required reference is neither here nor deleted             -> held MISSING_REFERENCE, woken when it arrives
@@ -162,16 +162,20 @@ class Ingest:
         for row in (root_row, stored):
             if row is None:
                 continue
-            owner = owner_of(root, row)
-            if not is_collected(root, owner, self._topology):
-                says = f"{_name(document)} belongs to a store whose data this central node does not collect."
-                self._hold(document, Reason(Code.NOT_COLLECTED, says))
-                return None
-            term = Term(version.term, version.term_id)
+            owner, term = owner_of(root, row), Term(version.term, version.term_id)
             verdict = may_edit(self._writer.site, root, owner, term, self._topology, stored is None)
             if verdict is not None:
                 self._hold(document, Reason(verdict.code, f"{_name(document)} was not applied. {verdict.says}"))
                 return None
+            if not is_collected(root, owner, self._topology):
+                says = f"{_name(document)} belongs to a store whose data this central node does not collect."
+                self._hold(document, Reason(Code.NOT_COLLECTED, says))
+                return None
+        column = root.store_column
+        if stored is not None and column and root.value(root_row, column) != root.value(stored, column):
+            says = f"{_name(document)} names another store than before."
+            self._hold(document, Reason(Code.UNREADABLE, says))
+            return None
         return self._judge_base(document, changes, root_row, version)
 
     def _judge_base(
@@ -283,10 +287,6 @@ class Ingest:
                 pass
             case _:
                 raise Unreadable(f"its record {record_id} has no content")
-        stored = self._roots.get((table.name, record_id))
-        column = table.store_column
-        if column and row is not None and stored and table.value(stored, column) != table.value(row, column):
-            raise Unreadable("it names another store than before")
         return Change(
             table, record_id, root_id, version, row, unknown,
             record_hash(table.name, record_id, *version, canonical),
@@ -305,7 +305,8 @@ class Ingest:
         right = RIGHT_OF_KIND[root.kind]
         if right not in RIGHTS_PER_STORE:
             term = Term(version.term, version.term_id)
-            verdict = may_edit(self._writer.site, root, Owner(right), term, self._topology)
+            # Nobody may delete a message, whether it is here or not.
+            verdict = may_edit(self._writer.site, root, Owner(right), term, self._topology, is_new=False)
             if verdict is not None:
                 self._hold(document, Reason(verdict.code, f"{_name(document)} was not deleted. {verdict.says}"))
                 return None

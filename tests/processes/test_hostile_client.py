@@ -171,7 +171,7 @@ async def test_documents_it_has_no_right_to(country: Country) -> None:
     known.after(answer.last("welcome"))
     told = {outcome.index: outcome for outcome in answer.last("acknowledgement").outcomes}
     assert {index: outcome.code for index, outcome in told.items()} == {
-        0: "NO_AUTHORITY", 1: "UNREADABLE", 2: "NOT_COLLECTED",
+        0: "NO_AUTHORITY", 1: "UNREADABLE", 2: "NO_AUTHORITY",
     }  # fmt: skip
     assert "location taken" in told[0].sentence and "assigned" in told[0].sentence, "which record, and what to do"
     assert _rows(country.central.database, "SELECT id FROM location") == [("g",)], "everything else flows on"
