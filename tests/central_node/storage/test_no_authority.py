@@ -21,7 +21,6 @@ from engine.storage.pages import Cursor, read_page
 from engine.storage.records import Change, Writer, applying, write_changes
 from tests.central_node.storage.centrals import (
     EPOCHS,
-    NOW,
     TABLES,
     flaws,
     frame_of,
@@ -95,9 +94,9 @@ def central_with_every_table(tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 root_id = str(row[0]) if catalogue().members_of(table.name) else ""
                 change = Change(table, str(row[0]), root_id, FIRST, row, b"", told)
                 with applying(connection):
-                    write_changes(connection, [change], Writer(OTHER, EPOCHS[OTHER].hex()), NOW)
+                    write_changes(connection, [change], Writer(OTHER, EPOCHS[OTHER].hex()))
                 if table.kind is not Kind.LOCAL:
-                    publish(connection, [Routed(change, scopes_of(table, row, topology), None)], NOW)
+                    publish(connection, [Routed(change, scopes_of(table, row, topology), None)])
 
     transact(connection, fill)
     yield connection
@@ -224,7 +223,7 @@ def test_lines_of_another_document_cannot_be_taken_along(central: sqlite3.Connec
         told = record_hash(table.name, theirs, *FIRST, codec(table).canonical(tuple(row), b""))
         with applying(central):
             change = Change(table, theirs, parent, FIRST, tuple(row), b"", told)
-            write_changes(central, [change], Writer(OTHER, EPOCHS[OTHER].hex()), NOW)
+            write_changes(central, [change], Writer(OTHER, EPOCHS[OTHER].hex()))
         before, feeds = rows_of(central), told_to_others(central)
         hers = document_of(central, Case(root, "update", HERS, "hers", ""))
         stolen = list(row_of(table, theirs, HERS, CANARY))
