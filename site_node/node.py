@@ -126,7 +126,7 @@ class SiteNode:
         meta = await self.database.read(read_meta)
         me = Writer(int(meta["site"]), meta["epoch"])
         session = SiteSession(self.database, self.catalogue, me, stay, self._pace, self._tell, self._trace(me.site))
-        session.on_report, session.on_left = self._reported, self._evict
+        session.on_report, session.on_left = self._reported, self.evict
         error: PackhorseError | None
         try:
             async with self._dial(me.site, meta["installation"]) as stream:
@@ -162,7 +162,7 @@ class SiteNode:
             self.unnoted = facts | {"last_error": failed.sentence, "last_error_code": failed.code.value}
             _log.warning("the state could not be noted", code=failed.code, what=failed.what)
 
-    def _evict(self) -> None:
+    def evict(self) -> None:
         """Has what left a scope go, piece by piece, beside the session."""
         self._must_evict = True
         if self._eviction is None or self._eviction.done():

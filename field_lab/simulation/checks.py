@@ -11,6 +11,8 @@ from pathlib import Path
 from central_node.storage.attempts import SET_ASIDE
 from engine.limits import FRAME_BYTES_MAX, LINEAGE_TOKENS, WINDOW_FRAMES
 from engine.storage.digests import DigestLedger
+from engine.storage.feeds import PUT
+from engine.storage.receive import MARKED
 from field_lab.simulation.counters import Counters
 from field_lab.simulation.truth import Broken, Truth
 
@@ -188,7 +190,8 @@ class Checks:
         node, ledger = f"node{number}", _Recomputed()
         for scope, table, record_hash in self._connection.execute(
             f"SELECT m.scope, m.table_name, r.hash FROM {node}.sync_membership AS m"
-            f" JOIN {node}.sync_record AS r USING (table_name, id) WHERE m.state = 0 AND r.deleted = 0"
+            f" JOIN {node}.sync_record AS r USING (table_name, id)"
+            f" WHERE m.state IN ({PUT}, {MARKED}) AND r.deleted = 0"
         ):
             ledger.add(scope, table, record_hash)
         query = f"SELECT scope, table_name, count, sum FROM {node}.sync_digest WHERE count <> 0"

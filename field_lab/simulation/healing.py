@@ -79,6 +79,8 @@ def _agrees(world: World, number: int) -> bool:
         return False
     if central.ask("SELECT 1 FROM sync_outbox LIMIT 1") or machine.ask("SELECT 1 FROM sync_outbox LIMIT 1"):
         return False
+    if machine.ask("SELECT 1 FROM sync_meta WHERE key = 'left_due'"):  # records that left are still being removed
+        return False
     return machine.ask("SELECT value FROM sync_status WHERE key = 'agreed'") == [("0" if held else "1",)]
 
 

@@ -51,6 +51,7 @@ class RoundSite:
             self._node.database, self._node.catalogue, me, False, Pace(), lambda _phase, _left: None,
             lambda _word, _value: None,
         )  # fmt: skip
+        session.on_left = self._node.evict
         self._begun()
         while await session.push(self._call):
             pass

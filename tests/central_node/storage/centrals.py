@@ -25,6 +25,8 @@ from engine.rules.versions import NEVER, Version
 from engine.session.frames import Link, pack, to_wire
 from engine.storage.configuration import read_topology
 from engine.storage.database import transact
+from engine.storage.feeds import PUT
+from engine.storage.receive import MARKED
 from engine.storage.records import Key, Writer
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
@@ -190,7 +192,7 @@ def _digest_flaws(connection: sqlite3.Connection, hashes: Mapping[Key, Sequence[
     counts: Counter[tuple[int, str]] = Counter()
     sums: Counter[tuple[int, str]] = Counter()
     for table, record_id, scope in connection.execute(
-        "SELECT table_name, id, scope FROM sync_membership WHERE state = 0"
+        "SELECT table_name, id, scope FROM sync_membership WHERE state IN (?, ?)", (PUT, MARKED)
     ):
         if (table, record_id) in hashes:
             counts[scope, table] += 1
