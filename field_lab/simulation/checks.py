@@ -71,7 +71,9 @@ _AT_PAIR = {
     "I1, acknowledged changes are not at the central": (
         f"SELECT s.table_name, s.id FROM {{node}}.sync_record AS s LEFT JOIN {CENTRAL}.sync_record AS c"
         " ON c.table_name = s.table_name AND c.id = s.id WHERE s.acked_frame > 0 AND s.writer_site = :site AND"
-        " (c.id IS NULL AND NOT s.deleted OR (c.term, c.term_id, c.counter) < (s.term, s.term_id, s.counter)"
+        " (c.id IS NULL AND NOT s.deleted"
+        # Deleted twice, and the frame with the return was superseded by a whole document: deleted is deleted.
+        " OR (c.term, c.term_id, c.counter) < (s.term, s.term_id, s.counter) AND NOT (s.deleted AND c.deleted)"
         " OR ((c.term, c.term_id, c.counter) = (s.term, s.term_id, s.counter) AND c.hash <> s.hash))"
     ),
     "I8, the position is beyond a change that is neither applied nor kept in mind": (

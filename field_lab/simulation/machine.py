@@ -205,8 +205,10 @@ class Machine:
         self.truth.attempted({(table, row["id"]): self._imported(table, row) for row in rows})
         task = self.spawn(database.write(partial(write_import, plan=plan)), "import")
         await asyncio.wait([task])
-        if task.cancelled():
-            return  # what became of it is seen when the node begins again
+        if task.cancelled():  # without power, what became of it is seen when the node begins again
+            if self._program is not None:  # other programs may go on before that
+                self.truth.look(self._program)
+            return
         error = task.exception()
         self.truth.answered(was_committed=error is None)
         self._unexpected = [found for found in self._unexpected if found is not error]

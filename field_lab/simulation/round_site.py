@@ -42,7 +42,7 @@ class RoundSite:
             except PackhorseError as error:
                 if not isinstance(error, Unavailable) and not error.advice.retry:
                     raise
-            await asyncio.sleep(chance.uniform(0.1, 5.0))
+            await asyncio.sleep(chance.uniform(0.5, 6.0))
 
     async def _round(self) -> None:
         meta = await self._node.database.read(read_meta)

@@ -18,8 +18,10 @@ from field_lab.simulation.weather import draw_weather
 from field_lab.simulation.workload import draw_operation
 from field_lab.simulation.world import World
 
-STEPS = 120
+STEPS = 100
 SITES_MAX = 3
+PAUSES_SECONDS, PAUSE_WEIGHTS = (0.01, 0.5, 3.0, 250.0), (33, 33, 33, 1)
+"""How long nobody does anything between two steps, at most; long enough now and then for patience to end."""
 
 
 class Outcome(NamedTuple):
@@ -85,7 +87,7 @@ async def _run(world: World, folder: Path, chance: random.Random, errors: list[s
 async def _step(world: World, folder: Path, chance: random.Random, poison: bool) -> None:
     if chance.random() < 0.05:
         world.weather = draw_weather(chance, poison)
-    await asyncio.sleep(chance.random() * chance.choice((0.01, 0.5, 3.0)))
+    await asyncio.sleep(chance.random() * chance.choices(PAUSES_SECONDS, PAUSE_WEIGHTS)[0])
     machine = world.machines[CENTRAL if chance.random() < 0.2 else chance.choice(world.numbers)]
     drawn = chance.random()
     if drawn < 0.01:

@@ -60,6 +60,14 @@ class Truth:
         if was_committed:
             self.committed(delta)
 
+    def look(self, connection: sqlite3.Connection) -> None:
+        """The process has ended without saying it; the database shows it."""
+        assert self._doubtful is not None
+        was_committed = delta_of(connection, self._doubtful) == self._doubtful
+        if was_committed:
+            self._counters.count("import whose answer was lost")
+        self.answered(was_committed)
+
     def now_durable(self) -> None:
         """Whatever is committed survives a power cut."""
         for delta in self._committed:
