@@ -188,6 +188,12 @@ class Country:
             "store", "assign", "DIR", store_id, "--site", str(site), "--central", central, "--json"
         )
 
+    async def collect(self, store_id: str, seen_in: str, site: int) -> None:
+        """Makes a store visible in one that is active at a site, and gives the site all of its data."""
+        await self.central.must("visibility", "add", "DIR", "store", store_id, "--in", seen_in, "--json")
+        words = ("store", "sync-with", "DIR", store_id, "--site", str(site), "active-collector", "--json")
+        await self.central.must(*words)
+
     async def until_agreed(self, seconds: float) -> bool:
         """Waits until the central says that every enrolled site is in agreement."""
         deadline = asyncio.get_running_loop().time() + seconds

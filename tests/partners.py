@@ -16,15 +16,18 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.attempts import Submitted
 from central_node.storage.checkpoints import read_checkpoint
-from central_node.storage.copies import administering
+from central_node.storage.effects import change_topology
 from central_node.storage.eras import begin_era
+from central_node.storage.follow_up import do_follow_up
 from central_node.storage.roster import enrol, expect_site, note_positions, open_session, take_positions
 from central_node.storage.steps import Taken, refresh_topology, route_own, take_frames, wake_held
+from central_node.storage.stores import STORE_AS_SUBJECT, add_visibility
 from central_node.storage.tables import CENTRAL_TABLES
-from central_node.storage.topology import add_site, assign_store, found_central
+from central_node.storage.topology import add_site, assign_store, found_central, set_sync_with
 from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import Catalogue
 from engine.errors import PackhorseError
+from engine.rules.copies import SyncWith
 from engine.rules.routing import site_scope
 from engine.rules.topology import CopyType
 from engine.session.frames import Link
@@ -44,7 +47,6 @@ from engine.storage.settle import retry_deferred, settle
 from engine.storage.sqlite_file import open_writer
 from engine.storage.wants import read_wants
 from site_node.storage.notes import found_site, report_on
-from tests.follow_up import follow_up
 
 NOW = 1_800_000_000
 EVERY_TABLE = frozenset(table.name for table in catalogue())
@@ -231,8 +233,9 @@ class Central(Node):
         secret, epoch, store = secrets.token_bytes(32), secrets.token_bytes(16), f"store-{number}"
 
         def add(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO name (id, name, type) VALUES (?, ?, 'store')", (store, store))
             connection.execute(
-                "INSERT INTO store (id, name, name_id, mode) VALUES (?, ?, 'name', 'store')", (store, store)
+                "INSERT INTO store (id, name, name_id, mode) VALUES (?, ?, ?, 'store')", (store, store, store)
             )
             assert expect_site(connection, f"site {number}", secret, self.now) == number
             add_site(connection, number, f"site {number}")
@@ -246,25 +249,22 @@ class Central(Node):
         return Site(folder / f"node-{number}.db", number, epoch, known)
 
     def collect(self, store: str, site: Site) -> None:
-        """Gives a site a collector copy of a store."""
+        """Gives a site a collector copy of a store, which becomes visible to the site's own."""
 
-        def add(connection: sqlite3.Connection) -> None:
-            with administering(connection):
-                connection.execute(
-                    "INSERT INTO store_copy (id, store_id, site, type) VALUES (?, ?, ?, 'collector')",
-                    (f"{store}@{site.number}", store, site.number),
-                )
+        def choose(connection: sqlite3.Connection) -> dict[str, Any]:
+            add_visibility(connection, self.catalogue, STORE_AS_SUBJECT, store, site.store)
+            return set_sync_with(connection, self.catalogue, store, site.number, SyncWith.ACTIVE_COLLECTOR)
 
-        self.write(add)
+        self.write(lambda c: change_topology(c, self.catalogue, choose, dry_run=False))
         self.route()
 
     def route(self) -> None:
-        """What the loop does between frames: routes own changes, wakes what waited."""
-        while self.count("sync_outbox", "token <> framed_token"):
+        """What the loop does between frames: routes own changes, does what follows, wakes what waited."""
+        while self.count("sync_outbox", "token <> framed_token") or self.count("sync_work", "problem = ''"):
             _, self.topology = self.write(
                 lambda c: route_own(c, self.catalogue, self.topology, self.now)  # the topology of the turn before
             )
-        self.write(lambda c: follow_up(c, self.topology))
+            self.write(lambda c: do_follow_up(c, self.catalogue, self.topology))
         while self.count("sync_held", "ready = 1"):
             self.write(lambda c: wake_held(c, self.catalogue, self.topology, self.now))
 

@@ -1,7 +1,7 @@
 """The country of the bench: real daemons over TLS on loopback, each with its trace.
 
 Site A pushes; site L does so over a link that can be spoiled; the others push at once. New sites that read a store of
-site A are added as they are needed.
+site A are added as they are needed; each has a store of its own, to which that store is visible.
 """
 
 import asyncio
@@ -36,6 +36,8 @@ class Scene:
     many: list[SiteNode]
     many_stores: list[str]
     """The store of each of `many`."""
+    readers_stores: list[str]
+    """One for the reader of each run."""
     readers: list[SiteNode] = field(default_factory=list)
 
 
@@ -46,8 +48,8 @@ def trace_of(site: SiteNode) -> Path:
 
 async def set_up(country: Country, supplies: Supplies, runs: int, sites: int) -> Scene:
     """Imports the catalogue, joins the sites and starts their daemons; they synchronise only when they are asked."""
-    stores = supplies.stores(runs + 1 + sites)
-    for table, file in supplies.write_catalogue(country.folder, stores).items():
+    stores, readers_stores = supplies.stores(runs + 1 + sites), supplies.stores(runs)
+    for table, file in supplies.write_catalogue(country.folder, [*stores, *readers_stores]).items():
         await country.import_file(table, file)
     pushed, linked, many = stores[:runs], stores[runs], stores[runs + 1 :]
     every = [await _expect(country, [store]) for store in (linked, *many)]
@@ -63,12 +65,12 @@ async def set_up(country: Country, supplies: Supplies, runs: int, sites: int) ->
     nodes = [site for site, _ in every]
     for site in nodes:
         await synchronise_until_agreed(site)
-    return Scene(country, supplies, nodes[0], pushed, nodes[1], linked, nodes[2:], many)
+    return Scene(country, supplies, nodes[0], pushed, nodes[1], linked, nodes[2:], many, readers_stores)
 
 
-async def add_reader(scene: Scene) -> SiteNode:
-    """Joins a new site, which has the catalogue then and the data of no store."""
-    site, token = await _expect(scene.country, [])
+async def add_reader(scene: Scene, run: int) -> SiteNode:
+    """Joins a new site, which has the catalogue then and a store without data."""
+    site, token = await _expect(scene.country, [scene.readers_stores[run]])
     await _join(scene.country, site, token, over_link=False)
     scene.readers.append(site)
     return site

@@ -9,7 +9,7 @@ from engine.limits import FRAME_RECORDS
 from field_lab.bench.clock import now, pull_span, push_span
 from field_lab.bench.scene import Scene, add_reader, synchronise_until_agreed, trace_of
 from field_lab.bench.storage.raw import raw_seconds, raw_two_rows_seconds
-from field_lab.bench.storage.site_program import count_stock_lines, enter, give_collector_copy
+from field_lab.bench.storage.site_program import count_stock_lines, enter
 from field_lab.bench.supplies import Row
 
 
@@ -51,8 +51,8 @@ async def _push(scene: Scene, lines: Sequence[list[Row]]) -> Rate:
 
 async def measure_pull(scene: Scene, run: int, lines: list[Row]) -> Rate:
     """A new site fetches the store of that run, from its first entry on."""
-    site = await add_reader(scene)
-    give_collector_copy(scene.country.central.database, scene.pushed_stores[run], site.number)
+    site = await add_reader(scene, run)
+    await scene.country.collect(scene.pushed_stores[run], scene.readers_stores[run], site.number)
     mark = now()
     done = await site.sync()
     span = pull_span([trace_of(site)], mark)

@@ -120,7 +120,8 @@ async def found_store_of_the_central(country: Country, seed: int) -> Paperwork:
     await country.central.start()
     with opened(country.central.database) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute("INSERT INTO store (id, name) VALUES (?, 'of the central')", (HQ,))
+        connection.execute("INSERT INTO name (id, name, type) VALUES (?, 'of the central', 'store')", (HQ,))
+        connection.execute("INSERT INTO store (id, name, name_id) VALUES (?, 'of the central', ?)", (HQ, HQ))
         items = [(f"item-more-{number:05}", f"Item {number}") for number in range(2000)]
         connection.executemany("INSERT INTO item (id, name) VALUES (?, ?)", items)
         connection.execute("COMMIT")
@@ -136,15 +137,7 @@ async def expect_pair(country: Country, number: int, seed: int) -> tuple[Pair, s
     site, token = await country.expect(f"site of {store}")
     done = await country.assign(store, site.number)
     assert done.exit_code == 0, done.stderr
-    with opened(country.central.database) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("UPDATE sync_flag SET administering = 1")
-        connection.execute(
-            "INSERT INTO store_copy (id, store_id, site, type) VALUES (?, ?, ?, 'collector')",
-            (f"{HQ}@{site.number}", HQ, site.number),
-        )
-        connection.execute("UPDATE sync_flag SET administering = 0")
-        connection.execute("COMMIT")
+    await country.collect(HQ, store, site.number)
     trace = site.directory.with_name(f"{site.directory.name}.trace")
     site.environment = site.environment | {"PACKHORSE_TRACE": str(trace)}
     central = TraceFile(Path(country.central.environment["PACKHORSE_TRACE"]))

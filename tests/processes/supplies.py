@@ -10,6 +10,7 @@ import field_lab
 
 SAMPLE = Path(field_lab.__file__).parent / "sample_data"
 BADILI, LAE = "store-badili-area-medical-store", "store-lae-area-medical-store"
+HAGEN = "store-mount-hagen-area-medical-store"
 
 
 @contextmanager

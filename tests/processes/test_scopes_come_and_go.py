@@ -8,7 +8,7 @@ import pytest
 
 from field_lab.comparison import rows
 from field_lab.country import Country, SiteNode
-from tests.processes.supplies import BADILI, LAE, one, opened, write_stock
+from tests.processes.supplies import BADILI, HAGEN, LAE, one, opened, write_stock
 from tests.processes.test_main_job import joined
 
 pytestmark = pytest.mark.processes
@@ -42,6 +42,7 @@ async def test_f07_a_collector_comes_and_goes_while_both_sites_work(country: Cou
     for site in (badili, lae):
         await site.start()
     await until(country.central.database, "SELECT count(*) FROM stock_line", 3_000)
+    await country.central.must("visibility", "add", "DIR", "store", BADILI, "--in", LAE)
     store_of_badili = f"SELECT count(*) FROM stock_line WHERE store_id = '{BADILI}'"
     for turn in range(2):
         put_copy(country, BADILI, lae, "collector")
@@ -67,8 +68,11 @@ async def test_f07_a_collector_comes_and_goes_while_both_sites_work(country: Cou
 
 @pytest.mark.parametrize("keeps", ["collector", "transfer"])
 async def test_what_a_store_was_lost_over_moves_aside(country: Country, keeps: str) -> None:
-    """A site works offline for a store that is given to another one meanwhile; the other one works too."""
+    """A site works offline for a store that is given to another one meanwhile; the other one works too. It sees the
+    store from a second one of its own."""
     badili, lae = await joined(country, "Badili", BADILI), await joined(country, "Lae", LAE)
+    assert (await country.assign(HAGEN, badili.number)).exit_code == 0
+    await country.central.must("visibility", "add", "DIR", "store", BADILI, "--in", HAGEN)
     write_stock(badili.database, BADILI, 20)
     assert (await badili.sync()).exit_code == 0
     with opened(badili.database) as connection:

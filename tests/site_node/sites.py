@@ -5,8 +5,10 @@ from pathlib import Path
 
 from packhorse.sync.v1 import document_pb2
 
-from central_node.storage.copies import administering
+from central_node.storage.stores import STORE_AS_SUBJECT, add_visibility
+from central_node.storage.topology import set_sync_with
 from engine.catalogue.descriptors import catalogue
+from engine.rules.copies import SyncWith
 from engine.rules.routing import subscriptions_of
 from engine.storage.configuration import read_topology
 from engine.storage.database import transact
@@ -17,7 +19,7 @@ from engine.storage.records import Writer
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
 from site_node.storage.notes import found_site
-from tests.central_node.storage.centrals import EPOCHS, NOW, TABLES, settle
+from tests.central_node.storage.centrals import EPOCHS, NOW, STORE_OF, TABLES, settle
 
 SITE = 2
 ME = Writer(SITE, EPOCHS[SITE].hex())
@@ -27,10 +29,8 @@ def follow_third(central: sqlite3.Connection) -> None:
     """Gives site 2 a collector copy of the store of site 3, so that it is sent documents with content."""
 
     def add(_: sqlite3.Connection) -> None:
-        with administering(central):
-            central.execute(
-                "INSERT INTO store_copy (id, store_id, site, type) VALUES ('third@2', 'third', 2, 'collector')"
-            )
+        add_visibility(central, catalogue(), STORE_AS_SUBJECT, "third", STORE_OF[SITE])
+        set_sync_with(central, catalogue(), "third", SITE, SyncWith.ACTIVE_COLLECTOR)
         settle(central)
 
     transact(central, add)

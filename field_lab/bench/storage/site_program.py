@@ -39,23 +39,6 @@ def count_stock_lines(database: Path) -> int:
         connection.close()
 
 
-def give_collector_copy(central: Path, store: str, site: int) -> None:
-    """Lets a site read the data of a store that is active elsewhere.
-
-    No command does this yet; the row is written as the central's own commands write such rows.
-    """
-    connection = sqlite3.connect(central, timeout=60, isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("UPDATE sync_flag SET administering = 1")
-    connection.execute(
-        "INSERT INTO store_copy (id, store_id, site, type, term, term_id) VALUES (?, ?, ?, 'collector', 0, 0)",
-        (f"{store}@{site}", store, site),
-    )
-    connection.execute("UPDATE sync_flag SET administering = 0")
-    connection.execute("COMMIT")
-    connection.close()
-
-
 class Edits:
     """Single edits at one site, and looks at another whether they are there."""
 

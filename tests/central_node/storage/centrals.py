@@ -14,6 +14,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.attempts import Submitted
 from central_node.storage.eras import begin_era
+from central_node.storage.follow_up import do_follow_up
 from central_node.storage.roster import enrol, expect_site, open_session
 from central_node.storage.steps import Taken, refresh_topology, route_own, take_frames
 from central_node.storage.tables import CENTRAL_TABLES
@@ -30,7 +31,6 @@ from engine.storage.receive import MARKED
 from engine.storage.records import Key, Writer
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
-from tests.follow_up import follow_up
 
 NOW = 1_800_000_000
 STORE_OF = {1: "own", 2: "far", 3: "third"}
@@ -73,10 +73,12 @@ def serving_central(path: Path) -> sqlite3.Connection:
 
 
 def settle(connection: sqlite3.Connection) -> None:
-    """Routes what was edited at the central."""
-    while route_own(connection, catalogue(), refresh_topology(connection, catalogue()), NOW)[0].records:
+    """Routes what was edited at the central, and does what follows."""
+    while (
+        route_own(connection, catalogue(), refresh_topology(connection, catalogue()), NOW)[0].records
+        or do_follow_up(connection, catalogue(), read_topology(connection))[1]
+    ):
         pass
-    follow_up(connection, read_topology(connection))
 
 
 def open_site(connection: sqlite3.Connection, site: int) -> None:

@@ -33,7 +33,9 @@ ADDED = (
 NEWER = changed_catalogue(ADDED)
 NEWER_WORD = changed_catalogue(words={"InvoiceStatus": {"INVOICE_STATUS_LOST": 77}})
 NEWER_DECIMAL = changed_catalogue([field("added_decimal", 100, written=DECIMAL)])
-OLDER = changed_catalogue(removed=("comment", "batch", "is_active", "note", "on_hold", "number", "mode", "type"))
+OLDER = changed_catalogue(
+    removed=("comment", "batch", "default_pack_size", "note", "on_hold", "number", "mode", "type")
+)
 TABLES = sorted(catalogue().tables)
 every_table = pytest.mark.parametrize("name", TABLES)
 

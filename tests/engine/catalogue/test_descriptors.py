@@ -154,7 +154,7 @@ def test_documents_are_those_of_the_contract() -> None:
 KINDS = {
     Kind.SYNC: {"site", "store_copy"},
     Kind.CENTRAL: {"unit", "item", "name"},
-    Kind.CENTRAL_STORE: {"store"},
+    Kind.CENTRAL_STORE: {"store", "name_visibility", "item_visibility"},
     Kind.STORE: {"location", "stock_line", "invoice", "invoice_line", "stocktake", "stocktake_line"},
 }
 

@@ -11,6 +11,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from central_node.storage.attempts import Submitted
 from central_node.storage.copies import administering
 from central_node.storage.eras import begin_era
+from central_node.storage.follow_up import do_follow_up
 from central_node.storage.roster import (
     check_current,
     configuration_cursor,
@@ -31,7 +32,6 @@ from engine.storage.feeds import Routed, publish
 from engine.storage.pages import Cursor, advanced, read_page, read_wanted
 from engine.storage.records import Change, Key, Writer, applying, read_states, write_changes
 from tests.engine.storage.site_end import NOW, PLENTY, Node
-from tests.follow_up import follow_up
 
 Told = session_pb2.Acknowledgement | PackhorseError | None
 """What becomes of a frame: an acknowledgement, an error that ends the session, or nothing."""
@@ -109,20 +109,39 @@ class CentralEnd(Node):
         self.write(work)
 
     def put_copy(self, store: str, site: int, kind: CopyType, term: Term | None = None) -> None:
-        """Gives a site a copy of a store; NONE takes it away."""
+        """Gives a site a copy of a store; NONE takes it away. A copy that is not active is visible to `beside-N`, a
+        store that is active there too."""
         delete = f"DELETE FROM store_copy WHERE id = '{store}@{site}'"
         counter, random = term or Term()
         insert = (
             f"INSERT INTO store_copy VALUES ('{store}@{site}', '{store}', {site}, '{kind}', {counter}, {random}, 0)"
         )
         update = f"ON CONFLICT (id) DO UPDATE SET type = '{kind}', term = {counter}, term_id = {random}"
-        self.administer(delete if kind is CopyType.NONE else f"{insert} {update}")
+        beside = f"beside-{site}"
+        visible = (
+            f"INSERT INTO name_visibility (id, store_id, name_id) VALUES ('{store}@{beside}', '{beside}', '{store}')"
+        )
+        see = (
+            f"INSERT INTO store (id, name, mode) VALUES ('{beside}', '{beside}', 'store') ON CONFLICT DO NOTHING",
+            "INSERT INTO store_copy (id, store_id, site, type, term, term_id)"
+            f" VALUES ('{beside}@{site}', '{beside}', {site}, 'active', 1, 1) ON CONFLICT DO NOTHING",
+            f"{visible} ON CONFLICT DO NOTHING",
+        )
+        unsee = (f"DELETE FROM name_visibility WHERE id = '{store}@{beside}'",)
+        match kind:
+            case CopyType.NONE:
+                self.administer(*unsee, delete)
+            case CopyType.ACTIVE:
+                self.administer(f"{insert} {update}")
+            case _:
+                self.administer(*see, f"{insert} {update}")
 
     def route(self) -> None:
-        """Routes what was edited here, to the end."""
-        while self.one("SELECT 1 FROM sync_outbox WHERE token <> framed_token"):
+        """Routes what was edited here, and does what follows, to the end."""
+        waits = "SELECT 1 FROM sync_outbox WHERE token <> framed_token UNION SELECT 1 FROM sync_work WHERE problem = ''"
+        while self.one(waits):
             self.write(lambda c: route_own(c, catalogue(), read_topology(c), NOW))
-        self.write(lambda c: follow_up(c, read_topology(c)))
+            self.write(lambda c: do_follow_up(c, catalogue(), read_topology(c)))
 
     def wake(self) -> None:
         """Judges documents again whose wait is over."""

@@ -156,7 +156,8 @@ def _found_central_data(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO item (id, name, unit_id) VALUES (?, ?, 'each')", (item, item))
     for number in (1, *SITES):
         store = (f"store-{number}", f"store {number}")
-        connection.execute("INSERT INTO store (id, name, name_id, mode) VALUES (?, ?, 'name', 'store')", store)
+        connection.execute("INSERT INTO name (id, name, type) VALUES (?, ?, 'store')", store)
+        connection.execute("INSERT INTO store (id, name, name_id, mode) VALUES (?, ?, ?, 'store')", (*store, store[0]))
     for number in SITES:
         secret = bytes([number] * 32)
         assert expect_site(connection, f"site {number}", secret, NOW) == number

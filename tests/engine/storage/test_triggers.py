@@ -51,7 +51,7 @@ class Target(NamedTuple):
         return f"{self.node}:{self.key[0]}:{self.key[1]}"
 
 
-STORE_RECORDS: tuple[Key, ...] = (("store", "far"),)
+STORE_RECORDS: tuple[Key, ...] = (("store", "far"), ("name_visibility", "far@own"), ("item_visibility", "item-1@own"))
 TARGETS = (
     *(Target("site", key, False) for key in (*CENTRAL_DATA, *STORE_RECORDS, *CONFIGURATION, *store_data("far"))),
     *(Target("site", key, True) for key in store_data("own")),

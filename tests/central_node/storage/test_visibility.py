@@ -1,0 +1,208 @@
+"""Visibility is given and taken by records; copies of stores come and go with it, whoever writes the records."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from central_node.storage.copies import administering
+from central_node.storage.effects import change_topology
+from central_node.storage.steps import refresh_topology
+from central_node.storage.stores import add_store, add_visibility, list_visibility, remove_visibility
+from central_node.storage.topology import assign_store, set_sync_with
+from engine.catalogue.descriptors import catalogue
+from engine.errors import Code, Refused
+from engine.rules.copies import SyncWith
+from engine.rules.topology import CENTRAL_SITE, CopyType
+from engine.storage.configuration import read_topology
+from tests.central_node.storage.centrals import flaws, serving_central, settle
+from tests.engine.storage.nodes import undone
+from tests.partners import Central, synchronise
+
+ELSEWHERE, THERE = CENTRAL_SITE, 3
+"""The site that is examined is 3, where `third` is active; `far` is active at site 2."""
+SECOND = "second-store-of-the-site"
+Change = Callable[[sqlite3.Connection], dict[str, Any]]
+
+
+@pytest.fixture(name="serving", scope="module")
+def central_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    connection = serving_central(tmp_path_factory.mktemp("visibility") / "node.db")
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(name="central")
+def central_with_a_second_store(serving: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    with undone(serving):
+        add_store(serving, "second", "2", "store", SECOND)
+        serving.execute("UPDATE central_site SET agreed = 1, waiting_to_push = 0")  # so that stores may move
+        settle(serving)
+        yield serving
+        settle(serving)
+        assert flaws(serving) == []
+
+
+def by_command(connection: sqlite3.Connection, change: Change) -> dict[str, Any]:
+    """As the central's commands do it: copies follow in the same transaction."""
+    return change_topology(connection, catalogue(), change, dry_run=False)
+
+
+def by_plain_sql(connection: sqlite3.Connection, change: Change) -> dict[str, Any]:
+    """As any program may edit records where the primary is: copies follow as soon as the change is routed."""
+    told = change(connection)
+    settle(connection)
+    return told
+
+
+def sees(record: str, store: str, table: str = "store") -> Change:
+    return lambda c: add_visibility(c, catalogue(), table, record, store)
+
+
+def sees_no_more(record: str, store: str, table: str = "store") -> Change:
+    return lambda c: remove_visibility(c, catalogue(), table, record, store)
+
+
+def moves(store: str, site: int) -> Change:
+    return lambda c: assign_store(c, catalogue(), read_topology(c), store, site, CopyType.COLLECTOR)
+
+
+def collects(store: str, site: int) -> Change:
+    return lambda c: set_sync_with(c, catalogue(), store, site, SyncWith.ACTIVE_COLLECTOR)
+
+
+AUTOMATIC = {
+    # copy at the site, what happens to its being visible there -> what becomes of it
+    (CopyType.ACTIVE, "gains"): CopyType.ACTIVE,
+    (CopyType.COLLECTOR, "gains"): CopyType.COLLECTOR,
+    (CopyType.TRANSFER, "gains"): CopyType.TRANSFER,
+    (CopyType.NONE, "gains"): CopyType.TRANSFER,
+    (CopyType.ACTIVE, "loses"): CopyType.ACTIVE,
+    (CopyType.COLLECTOR, "loses"): CopyType.NONE,
+    (CopyType.TRANSFER, "loses"): CopyType.NONE,
+    (CopyType.NONE, "loses"): CopyType.NONE,
+}
+
+
+@pytest.mark.parametrize("changed", ["visibility", "activity"])
+@pytest.mark.parametrize(("before", "event"), AUTOMATIC, ids=str)
+@pytest.mark.parametrize("make", [by_command, by_plain_sql])
+def test_copies_follow_what_is_visible_where(
+    central: sqlite3.Connection, before: CopyType, event: str, changed: str, make: Callable[..., Any]
+) -> None:
+    """The second store begins or ceases to see it at the site; a copy that is there before it gains was seen by the
+    store that is active there already."""
+    subject = "third" if before is CopyType.ACTIVE else "far"
+    holds_by_another = event == "gains" and before in (CopyType.COLLECTOR, CopyType.TRANSFER)
+    if holds_by_another:
+        by_command(central, sees(subject, "third"))
+    is_there = before is not CopyType.NONE if event == "loses" else changed == "visibility"
+    by_command(central, moves(SECOND, THERE if is_there else ELSEWHERE))
+    if event == "loses" or changed == "activity":
+        by_command(central, sees(subject, SECOND))
+    if before is CopyType.COLLECTOR:
+        by_command(central, collects(subject, THERE))
+    assert read_topology(central).copy_type(subject, THERE) is before
+    if changed == "visibility":
+        make(central, sees(subject, SECOND) if event == "gains" else sees_no_more(subject, SECOND))
+    else:
+        make(central, moves(SECOND, THERE if event == "gains" else ELSEWHERE))
+    topology = read_topology(central)
+    assert topology.copy_type(subject, THERE) is AUTOMATIC[before, event]
+    assert topology.copy_type(subject, CENTRAL_SITE) is CopyType.COLLECTOR, "the central keeps its copy"
+
+
+def test_the_copy_that_was_active_stays_only_where_something_sees_it(central: sqlite3.Connection) -> None:
+    by_command(central, moves(SECOND, THERE))
+    by_command(central, moves(SECOND, 2))
+    assert read_topology(central).copy_type(SECOND, THERE) is CopyType.NONE
+    by_command(central, sees(SECOND, "far"))
+    by_command(central, moves(SECOND, THERE))
+    assert read_topology(central).copy_type(SECOND, 2) is CopyType.TRANSFER
+
+
+def test_visibility_is_listed_and_may_be_said_twice(central: sqlite3.Connection) -> None:
+    for table, record in (("item", "item-1"), ("name", "name-far"), ("store", "own")):
+        assert [sees(record, "third", table)(central)["changed"] for _ in range(2)] == [True, False]
+    assert list_visibility(central, catalogue(), "item", "third") == [{"table": "item", "id": "item-1"}]
+    names = [{"table": "name", "id": "name-far"}, {"table": "name", "id": "name-own"}]
+    for table in ("name", "store"):  # a store is visible by its name
+        assert list_visibility(central, catalogue(), table, "third") == names
+        assert list_visibility(central, catalogue(), table, "far") == []
+    for table, record in (("item", "item-1"), ("name", "name-far"), ("store", "own")):
+        assert [sees_no_more(record, "third", table)(central)["changed"] for _ in range(2)] == [True, False]
+    assert central.execute("SELECT count(*) FROM name_visibility, item_visibility").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("table", "record", "store", "code"),
+    [
+        ("unit", "unit-1", "third", Code.TABLE_WRONG),
+        ("item", "no-such", "third", Code.RECORD_UNKNOWN),
+        ("store", "no-such", "third", Code.STORE_UNKNOWN),
+        ("item", "item-1", "no-such", Code.STORE_UNKNOWN),
+    ],
+)
+def test_what_there_is_not_cannot_be_visible(
+    central: sqlite3.Connection, table: str, record: str, store: str, code: Code
+) -> None:
+    for change in (sees, sees_no_more):
+        with pytest.raises(Refused) as refused:
+            change(record, store, table)(central)
+        assert refused.value.code is code
+
+
+def test_visibility_is_edited_on_the_primary_only(central: sqlite3.Connection) -> None:
+    sees("item-1", "third", "item")(central)
+    with administering(central):
+        central.execute("UPDATE site SET is_primary = (id = '2')")
+    refresh_topology(central, catalogue())
+    for change in (sees("far", "third"), sees_no_more("item-1", "third", "item")):
+        with pytest.raises(Refused) as refused:
+            change(central)
+        assert refused.value.code is Code.EDIT_REFUSED and "on the primary only" in str(refused.value)
+
+
+def test_a_rehearsal_tells_what_would_happen_and_changes_nothing(central: sqlite3.Connection) -> None:
+    before = list(central.iterdump())
+    rehearse = partial(change_topology, central, catalogue(), sees("far", "third"))
+    told = rehearse(dry_run=True)
+    assert list(central.iterdump()) == before
+    assert told["copies"] == [{"store": "far", "site": THERE, "before": "none", "after": "transfer"}]
+    gained = [scope["scope"] for site in told["sites"] for scope in site["gains"]]
+    assert gained == ["store-record/far"] and not any(site["loses"] for site in told["sites"])
+    assert {key: value for key, value in rehearse(dry_run=False).items() if key != "dry_run"} == {
+        key: value for key, value in told.items() if key != "dry_run"
+    }
+
+
+def test_a_subject_cannot_be_exchanged_for_another(central: sqlite3.Connection) -> None:
+    sees("item-1", "third", "item")(central)
+    with pytest.raises(sqlite3.IntegrityError, match="SUBJECT_IMMUTABLE"):
+        central.execute("UPDATE item_visibility SET item_id = 'item-2'")
+
+
+def test_visibility_goes_to_the_site_where_its_store_is_active_and_nowhere_else(tmp_path: Path) -> None:
+    """Neither to who collects the store, nor to whom it is visible; the store's record goes with each copy."""
+    central = Central(tmp_path / "node-1.db")
+    owner, reader, stranger = (central.add(tmp_path, number) for number in (2, 3, 4))
+    central.collect(owner.store, reader)
+    for site, (table, record) in product((owner, stranger), (("item", "item-1"), ("name", "name"))):
+        central.write(lambda c, s=site.store, t=table, r=record: add_visibility(c, catalogue(), t, r, s))  # type: ignore[misc]
+    for site in (owner, reader, stranger):
+        assert synchronise(central, site).in_agreement
+    seen = {
+        site.number: {row[0] for table in ("item_visibility", "name_visibility") for row in site.rows(table)}
+        for site in (owner, reader, stranger)
+    }
+    assert seen == {
+        2: {"item-1@store-2", "name@store-2"},
+        3: {"store-2@store-3"},
+        4: {"item-1@store-4", "name@store-4"},
+    }
+    stores = [{row[0] for row in site.rows("store")} for site in (owner, reader, stranger)]
+    assert stores == [{"store-2"}, {"store-2", "store-3"}, {"store-4"}]
