@@ -311,6 +311,8 @@ class SiteNode:
         """Notices edits that other programs commit into the database, and tells the session that is open."""
         seen, quiet = -1, WATCH_SECONDS_IDLE
         while True:
+            if self._session is not None:  # while it reads the outbox anyway it finds them by itself
+                await self._session.until_all_is_sent()
             version, before = await self.database.data_version(), seen
             seen, quiet = version, min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
             if version != before and self._session is not None and await self.database.read(has_pushable):

@@ -13,6 +13,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError, PeerProblem, Refused
+from engine.limits import APPLY_SECONDS
 from engine.rpc.driver import Driver
 from engine.rpc.local_channel import Progress
 from engine.rpc.trace import Trace
@@ -133,6 +134,11 @@ class SiteSession:
         if self._driver is not None:
             self._driver.post(event)
 
+    async def until_all_is_sent(self) -> None:
+        """Returns when the outbox is not going to be read again unless something is edited."""
+        if self._driver is not None:
+            await self._driver.until(lambda: not self.machine.reads_outbox)
+
     def _hello(self, connection: sqlite3.Connection) -> session_pb2.Hello:
         meta, positions = read_meta(connection), read_positions(connection)
         mine = site_scope(self._me.site)
@@ -215,22 +221,29 @@ class SiteSession:
 
         frames, pending = await self._database.read(load)
         if not frames:
-            frame = await self._cut(wanted) if pending else None
-            if frame is None:
+            frames = await self._cut(wanted) if pending else []
+            if not frames:
                 return Event("frames_loaded", Loaded([], True, ended_here=pending))
-            frames = [frame]
         self.tally.resumed_frames += sum(1 for frame in frames if frame.number <= self._resumed_below)
         return Event("frames_loaded", Loaded(frames, False))
 
-    async def _cut(self, wanted: Wanted) -> document_pb2.Frame | None:
-        def cut(connection: sqlite3.Connection) -> tuple[document_pb2.Frame | None, LaneState | None]:
-            size = (wanted.records, wanted.size_bytes)
-            frame = cut_frame(connection, self._catalogue, self._me.site, int(time.time()), size)
-            return frame, self._lane(connection, document_pb2.PartStored())
+    async def _cut(self, wanted: Wanted) -> list[document_pb2.Frame]:
+        """Frames cut in one transaction: as many as are wanted, or as fit into the time that others may wait for it."""
+        clock = asyncio.get_running_loop().time
 
-        frame, lane = await self._database.write(cut)
+        def cut(connection: sqlite3.Connection) -> tuple[list[document_pb2.Frame], LaneState | None]:
+            frames: list[document_pb2.Frame] = []
+            end, size = clock() + APPLY_SECONDS, (wanted.records, wanted.size_bytes)
+            while len(frames) < wanted.frames and clock() < end:
+                frame = cut_frame(connection, self._catalogue, self._me.site, int(time.time()), size)
+                if frame is None:
+                    break
+                frames.append(frame)
+            return frames, self._lane(connection, document_pb2.PartStored())
+
+        frames, lane = await self._database.write(cut)
         self.post(Event("lane_moved", lane))
-        return frame
+        return frames
 
     async def _do_load_part(self, action: Action) -> Event:
         return Event("part_loaded", await self._database.read(lambda c: read_part(c, CENTRAL_SITE, action.value)))

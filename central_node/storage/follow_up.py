@@ -44,11 +44,14 @@ def queue_follow_up(
         applied: the table, and the record as it is or was; None where that is not known.
     """
     names, documents = set[str](), list[Key]()
+    subjects = catalogue.subjects
     for table, row in applied:
         names.add(table.name)
-        subject = catalogue.subjects.get(table.name)
-        if subject is not None and subject[0].kind is Kind.PATIENT and row is not None:
-            documents.append((subject[0].name, str(table.value(row, subject[1]))))
+        if table.name not in subjects or row is None:
+            continue
+        subject, column = subjects[table.name]
+        if subject.kind is Kind.PATIENT:
+            documents.append((subject.name, str(table.value(row, column))))
     if names & TOPOLOGY_TABLES or catalogue["name"].visibility_table in names:
         queue_work(connection, Processor.COPIES, [EVERYTHING])
     queue_work(connection, Processor.ROUTE, documents)

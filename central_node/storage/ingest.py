@@ -21,6 +21,7 @@ from typing import NamedTuple
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.follow_up import queue_follow_up
+from central_node.storage.references import doubtful_references, first_missing
 from central_node.storage.routing import Router
 from central_node.storage.tombstones import is_foreign, is_forgotten
 from engine.catalogue.codec import Unreadable, codec, record_hash
@@ -39,7 +40,6 @@ from engine.storage.records import (
     State,
     Writer,
     applying,
-    exists,
     members_of,
     read_rows,
     read_states,
@@ -55,6 +55,7 @@ class Pushed(NamedTuple):
     key: Key
     """The root's."""
     message: document_pb2.Document
+    version: Version
     base: Version
 
 
@@ -89,6 +90,7 @@ class Ingest:
         self._held: dict[Key, Held] = {}
         self._damaged: set[Key] = set()
         """What was changed here behind the triggers: only a whole document mends it (F43)."""
+        self._refusals: dict[tuple[object, ...], tuple[Code, str] | None] = {}
         self._accepted: set[Key] = set()
         self._outcomes: list[session_pb2.Outcome] = []
         self._ended: list[Key] = []
@@ -97,14 +99,25 @@ class Ingest:
         """Applies or holds documents in their order."""
         return self._take(
             [
-                Pushed(place, (message.table, message.id), message, from_wire(message.base))
+                Pushed(
+                    place,
+                    (message.table, message.id),
+                    message,
+                    from_wire(message.version),
+                    from_wire(message.base) if message.HasField("base") else NEVER,
+                )
                 for place, message in enumerate(documents)
             ]
         )
 
     def take_woken(self, held: Sequence[Held]) -> Ingested:
         """Judges held documents of this site again; those that still wait stay held."""
-        return self._take([Pushed(place, entry.key, entry.document, entry.base) for place, entry in enumerate(held)])
+        return self._take(
+            [
+                Pushed(place, entry.key, entry.document, from_wire(entry.document.version), entry.base)
+                for place, entry in enumerate(held)
+            ]
+        )
 
     def _take(self, pushed: list[Pushed]) -> Ingested:
         self._read(pushed)
@@ -114,12 +127,13 @@ class Ingest:
             judged = self._judge(document)
             if isinstance(judged, tuple):
                 candidates.append((document, *judged))
-        arriving = {(change.table.name, change.id) for _, changes, _ in candidates for change in changes}
-        doubtful = self._doubtful_references(candidates, arriving)
+        together = [change for _, changes, _ in candidates for change in changes]
+        doubtful = doubtful_references(self._connection, self._catalogue, self._states, together)
         for document, changes, root_row in candidates:
-            reason = self._first_missing(document, changes, doubtful) if doubtful else None
-            if reason is not None:
-                self._hold(document, reason)
+            missing = first_missing(changes, doubtful, self._accepted) if doubtful else None
+            if missing is not None:
+                says = f"{_name(document)} refers to {missing[0]} {missing[1][:ID_BYTES_MAX]}, which is not here yet."
+                self._hold(document, Reason(Code.MISSING_REFERENCE, says, missing))
                 continue
             routed += self._accept(document, changes, root_row)
         return self._write(routed)
@@ -131,7 +145,7 @@ class Ingest:
         roots: dict[str, list[str]] = {}
         for document in pushed:
             table, root_id = document.key
-            if table not in self._catalogue:
+            if table not in self._catalogue.tables:
                 continue
             roots.setdefault(table, []).append(root_id)
             for record in document.message.records:
@@ -155,33 +169,43 @@ class Ingest:
             return None
         root = self._catalogue[document.message.table]
         root_row = changes[0].row if changes[0].row is not None else self._roots.get(document.key)
-        version = from_wire(document.message.version)
         if root_row is None:
-            return self._judge_unknown(document, changes, version)
+            return self._judge_unknown(document, changes)
         stored = self._roots.get(document.key)
-        for row in (root_row, stored):
-            if row is None:
-                continue
-            owner, term = owner_of(root, row), Term(version.term, version.term_id)
-            verdict = may_edit(self._writer.site, root, owner, term, self._topology, stored is None)
-            if verdict is not None:
-                self._hold(document, Reason(verdict.code, f"{_name(document)} was not applied. {verdict.says}"))
-                return None
-            if not is_collected(root, owner, self._topology):
-                says = f"{_name(document)} belongs to a store whose data this central node does not collect."
-                self._hold(document, Reason(Code.NOT_COLLECTED, says))
-                return None
+        refusal = self._refusal(root, root_row, document.version, stored is None)
+        if refusal is None and stored is not None:
+            refusal = self._refusal(root, stored, document.version, is_new=False)
+        if refusal is not None:
+            self._hold(document, Reason(refusal[0], f"{_name(document)} {refusal[1]}"))
+            return None
         column = root.store_column
         if stored is not None and column and root.value(root_row, column) != root.value(stored, column):
             says = f"{_name(document)} names another store than before."
             self._hold(document, Reason(Code.UNREADABLE, says))
             return None
-        return self._judge_base(document, changes, root_row, version)
+        return self._judge_base(document, changes, root_row)
+
+    def _refusal(self, root: Table, row: Row, version: Version, is_new: bool) -> tuple[Code, str] | None:
+        """Why the site may not have written a document with this root record, or None. Every document of one store has
+        the same verdict, which is found once."""
+        store = row[root.index[root.store_column]] if root.store_column else ""
+        case = (root.name, store, version.term, version.term_id, is_new)
+        if case not in self._refusals:
+            owner, term = owner_of(root, row), Term(version.term, version.term_id)
+            verdict = may_edit(self._writer.site, root, owner, term, self._topology, is_new)
+            if verdict is not None:
+                self._refusals[case] = (verdict.code, f"was not applied. {verdict.says}")
+            elif not is_collected(root, owner, self._topology):
+                says = "belongs to a store whose data this central node does not collect."
+                self._refusals[case] = (Code.NOT_COLLECTED, says)
+            else:
+                self._refusals[case] = None
+        return self._refusals[case]
 
     def _judge_base(
-        self, document: Pushed, changes: list[Change], root_row: Row | None, version: Version
+        self, document: Pushed, changes: list[Change], root_row: Row | None
     ) -> tuple[list[Change], Row | None] | None:
-        stored = self._version_of(document.key)
+        version, stored = document.version, self._version_of(document.key)
         held = self._held.get(document.key)
         base = document.base
         if held is not None and base == held.version:
@@ -227,22 +251,27 @@ class Ingest:
 
     def _changes(self, document: Pushed) -> list[Change]:
         message = document.message
-        if message.table not in self._catalogue or self._catalogue[message.table].parent:
+        root = self._catalogue.tables.get(message.table)
+        if root is None or root.parent:
             raise Unreadable(f"this program knows no documents of the table {message.table[:60]!r}")
-        if not message.records or not message.id or message.records[0].table or message.records[0].id:
+        records = list(message.records)
+        if not records or not message.id or records[0].table or records[0].id:
             raise Unreadable("the root record does not come first")
-        if any(len((record.id or message.id).encode()) > ID_BYTES_MAX for record in message.records):
-            raise Unreadable(f"an id has more than {ID_BYTES_MAX} bytes")
-        members = {table.name: table for table in self._catalogue.members_of(message.table)}
-        version, changes = from_wire(message.version), []
-        if max(version) >= 1 << 63:
+        for record in records:
+            if len((record.id or message.id).encode()) > ID_BYTES_MAX:
+                raise Unreadable(f"an id has more than {ID_BYTES_MAX} bytes")
+        if max(document.version) >= 1 << 63:
             raise Unreadable("its version is beyond 2^63")
-        for place, record in enumerate(message.records):
-            name = record.table or message.table
-            table = members.get(name) if place else self._catalogue[message.table]
-            if table is None:
-                raise Unreadable(f"{name[:60]!r} is no table of its lines")
-            changes.append(self._change(document, table, record, record.id or message.id, version))
+        members = self._catalogue.members_of(message.table)
+        root_id = message.id if members else ""
+        changes = [self._change(document, root, records[0], message.id, root_id)]
+        if len(records) > 1:
+            by_name = {table.name: table for table in members}
+            for record in records[1:]:
+                name = record.table or message.table
+                if name not in by_name:
+                    raise Unreadable(f"{name[:60]!r} is no table of its lines")
+                changes.append(self._change(document, by_name[name], record, record.id or message.id, root_id))
         return changes if changes[0].row is not None else self._with_every_line(document, changes)
 
     def _with_every_line(self, document: Pushed, changes: list[Change]) -> list[Change]:
@@ -270,14 +299,15 @@ class Ingest:
         ]  # fmt: skip
 
     def _change(
-        self, document: Pushed, table: Table, record: document_pb2.Record, record_id: str, version: Version
+        self, document: Pushed, table: Table, record: document_pb2.Record, record_id: str, root_id: str
     ) -> Change:
-        root_id = document.message.id if self._catalogue.members_of(document.message.table) else ""
+        version = document.version
         row: Row | None = None
         unknown = canonical = b""
-        state = self._states.get((table.name, record_id))
-        if table.parent and state is not None and state.root_id != root_id:
-            raise Unreadable(f"its line {record_id} belongs to another document")
+        if table.parent:
+            state = self._states.get((table.name, record_id))
+            if state is not None and state.root_id != root_id:
+                raise Unreadable(f"its line {record_id} belongs to another document")
         match record.WhichOneof("body"):
             case "content":
                 row, unknown, canonical = codec(table).decode(record.content)
@@ -292,9 +322,7 @@ class Ingest:
             record_hash(table.name, record_id, *version, canonical),
         )  # fmt: skip
 
-    def _judge_unknown(
-        self, document: Pushed, changes: list[Change], version: Version
-    ) -> tuple[list[Change], Row | None] | None:
+    def _judge_unknown(self, document: Pushed, changes: list[Change]) -> tuple[list[Change], Row | None] | None:
         """A tombstone of a document that is not here. It ends what is held of it and is remembered, in no scope; whose
         it was cannot be proved for store data, so it never stands in the way of another site's document."""
         root, state = self._catalogue[document.message.table], self._states.get(document.key)
@@ -304,44 +332,13 @@ class Ingest:
             return None
         right = RIGHT_OF_KIND[root.kind]
         if right not in RIGHTS_PER_STORE:
-            term = Term(version.term, version.term_id)
+            term = Term(document.version.term, document.version.term_id)
             # Nobody may delete a message, whether it is here or not.
             verdict = may_edit(self._writer.site, root, Owner(right), term, self._topology, is_new=False)
             if verdict is not None:
                 self._hold(document, Reason(verdict.code, f"{_name(document)} was not deleted. {verdict.says}"))
                 return None
-        return self._judge_base(document, changes, None, version)
-
-    # --- references ---------------------------------------------------------------------------------------------------
-
-    def _doubtful_references(
-        self, candidates: list[tuple[Pushed, list[Change], Row | None]], arriving: set[Key]
-    ) -> set[Key]:
-        """The required references that are not here: they are missing, or arrive with these documents if those are
-        accepted."""
-        wanted: dict[str, set[str]] = {}
-        for _, changes, _ in candidates:
-            for change in changes:
-                for table, record_id in change.required():
-                    wanted.setdefault(table, set()).add(record_id)
-        doubtful: set[Key] = set()
-        for table, ids in wanted.items():
-            elsewhere = sorted(record_id for record_id in ids if (table, record_id) not in arriving)
-            there = exists(self._connection, self._catalogue[table], elsewhere)
-            for record_id in ids:
-                key = (table, record_id)
-                if key not in self._states if key in arriving else record_id not in there:
-                    doubtful.add(key)
-        return doubtful
-
-    def _first_missing(self, document: Pushed, changes: list[Change], doubtful: set[Key]) -> Reason | None:
-        own = {(change.table.name, change.id) for change in changes}
-        for change in changes:
-            for key in change.required():
-                if key in doubtful and key not in self._accepted and key not in own:
-                    says = f"{_name(document)} refers to {key[0]} {key[1][:ID_BYTES_MAX]}, which is not here yet."
-                    return Reason(Code.MISSING_REFERENCE, says, key)
-        return None
+        return self._judge_base(document, changes, None)
 
     # --- accepting ----------------------------------------------------------------------------------------------------
 
@@ -350,15 +347,19 @@ class Ingest:
         if changes[0].row is not None and root_row is not None:
             scopes = self._router.scopes(self._catalogue[document.message.table], root_row)
         self._ended.append(document.key)
-        keys = [(change.table.name, change.id) for change in changes]
-        self._accepted.update(keys)
-        return [Routed(change, scopes, self._states.get(key)) for key, change in zip(keys, changes, strict=True)]
+        routed = []
+        for change in changes:
+            key = (change.table.name, change.id)
+            self._accepted.add(key)
+            routed.append(Routed(change, scopes, self._states.get(key)))
+        return routed
 
     def _write(self, routed: list[Routed]) -> Ingested:
         last = {(entry.change.table.name, entry.change.id): entry for entry in routed}
         with applying(self._connection):
             write_changes(self._connection, [entry.change for entry in last.values()], self._writer)
-        let_go(self._connection, self._ended, self._writer.site)
+        if self._held:
+            let_go(self._connection, self._ended, self._writer.site)
         if self._damaged:
             end_wants(self._connection, self._ended)
         wake(self._connection, last)

@@ -15,6 +15,8 @@ class Router:
     def __init__(self, connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology) -> None:
         self._connection, self._catalogue, self._topology = connection, catalogue, topology
         self._visible_in: dict[Key, list[str]] = {}
+        self._scopes: dict[tuple[str, str], tuple[str, ...]] = {}
+        """Those of store data, which depend on the store alone: (table, store) -> scopes."""
 
     def read(self, roots: Iterable[Key]) -> None:
         """Finds out in which stores these documents are visible; only those of kind patient ask for it."""
@@ -34,4 +36,10 @@ class Router:
 
     def scopes(self, root: Table, row: Row) -> tuple[str, ...]:
         """The scopes of a document by its root record. See `engine.rules.routing.scopes_of`."""
-        return scopes_of(root, row, self._topology, self._visible_in.get((root.name, str(row[0])), ()))
+        if root.kind is not Kind.STORE:
+            return scopes_of(root, row, self._topology, self._visible_in.get((root.name, str(row[0])), ()))
+        case = (root.name, str(row[root.index[root.store_column]]))
+        found = self._scopes.get(case)
+        if found is None:
+            found = self._scopes[case] = scopes_of(root, row, self._topology)
+        return found

@@ -162,6 +162,10 @@ def _ingest(
 
 def _without_repeats(documents: list[document_pb2.Document]) -> Iterator[tuple[int, list[document_pb2.Document]]]:
     """(place of the first, documents) of the longest groups in which no record occurs twice: usually one."""
+    roots = {(document.table, document.id) for document in documents}
+    if len(roots) == len(documents) and all(len(document.records) == 1 for document in documents):
+        yield 0, documents
+        return
     first, seen = 0, set[Key]()
     for place, document in enumerate(documents):
         keys = {(record.table or document.table, record.id or document.id) for record in document.records}
@@ -312,16 +316,16 @@ def _route(
         with applying(connection):
             for table, record_id in lost:
                 connection.execute(f"DELETE FROM {table} WHERE id = ?", (record_id,))
-    elif all(present.is_unchanged(catalogue[table], record_id) for table, record_id in keys) and set(
-        router.scopes(document.root, root_row)
-    ) == set(scopes_in_force(connection, root_key)):
+    elif present.are_unchanged(keys) and set(router.scopes(document.root, root_row)) == set(
+        scopes_in_force(connection, root_key)
+    ):
         return []
     # What came and went since the last turn leaves a tombstone, in no feed: documents may wait for it (F26).
     state = present.states.get(root_key)
     version = next_version(state.version if state else present.forgotten, document.term)
     in_document = document.id if catalogue.members_of(document.root.name) else ""
     scopes = router.scopes(document.root, root_row) if root_row is not None else ()
-    changes = [present.change(catalogue[table], record_id, in_document, version) for table, record_id in keys]
+    changes = [present.change(key, in_document, version) for key in keys]
     if root_row is None:
         changes = [change._replace(row=None, unknown=b"") for change in changes]
     return [Routed(change, scopes, present.states.get((change.table.name, change.id))) for change in changes]

@@ -43,8 +43,11 @@ class TableCodec:
         self._values = attrgetter(*table.column_names, "id")  # of two names or more it gives a tuple
         places = list(enumerate(table.columns))
         self._optional = [(place, column.name) for place, column in places if column.optional]
-        self._decimals = [place for place, column in places if column.type is ColumnType.DECIMAL]
-        self._from_row = [(place, column.name, convert) for place, column in places if (convert := _from_row(column))]
+        # Of a decimal the default is left out, as of every field: an older program that does not know it hashes alike.
+        self._decimals = [
+            place for place, column in places if column.type is ColumnType.DECIMAL and not column.optional
+        ]
+        self._from_row = [(place, convert) for place, column in places if (convert := _from_row(column))]
         self._from_message = [(place, convert) for place, column in places if (convert := _from_message(column))]
 
     def encode(self, row: Row, unknown: bytes = b"") -> bytes:
@@ -65,11 +68,17 @@ class TableCodec:
             message = self._message.FromString(content)
         except DecodeError as error:
             raise Unreadable(f"the content is no {self._table.name}") from error
-        values = list(self._values(message))[:-1]
-        may_write_default = any(values[place] == "0" for place in self._decimals)
+        values = list(self._values(message))
+        values.pop()
         for place, name in self._optional:
             if not message.HasField(name):
                 values[place] = None
+        writes_default = False
+        for place in self._decimals:
+            if not values[place]:
+                values[place] = "0"
+            elif values[place] == "0":
+                writes_default = True
         for place, convert in self._from_message:
             if values[place] is not None:
                 values[place] = convert(values[place])
@@ -77,7 +86,7 @@ class TableCodec:
         if not row[0]:
             raise Unreadable(f"a {self._table.name} without an id")
         unknown = _unknown_fields(message)
-        if unknown or may_write_default:
+        if unknown or writes_default:
             return Decoded(row, unknown, self.canonical(row, unknown))
         return Decoded(row, unknown, message.SerializeToString(deterministic=True))
 
@@ -86,12 +95,15 @@ class TableCodec:
         return canonical_of(self.encode(row), unknown)
 
     def _message_of(self, row: Row) -> Message:
-        values = dict(zip(self._names, row, strict=True))
+        values = list(row)
         try:
-            for place, name, convert in self._from_row:
-                if row[place] is not None:
-                    values[name] = convert(row[place])
-            return self._message(**values)  # None leaves a field out
+            for place in self._decimals:
+                if values[place] == "0":
+                    values[place] = ""
+            for place, convert in self._from_row:
+                if values[place] is not None:
+                    values[place] = convert(values[place])
+            return self._message(**dict(zip(self._names, values, strict=True)))  # None leaves a field out
         except (TypeError, ValueError, KeyError) as error:
             raise Unreadable(f"{self._table.name} {row[0]} holds a value that does not fit its column") from error
 
@@ -120,9 +132,6 @@ def _from_row(column: Column) -> Callable[[RowValue], RowValue] | None:
         return lambda value: numbers[str(value)] if value in numbers else int(str(value))
     if column.type is ColumnType.BOOLEAN:
         return bool
-    if column.type is ColumnType.DECIMAL and not column.optional:
-        # The default is left out, as of every field: an older program that does not know the field hashes alike.
-        return lambda value: "" if value == "0" else value
     return None
 
 
@@ -136,8 +145,6 @@ def _from_message(column: Column) -> Callable[[RowValue], RowValue] | None:
             return lambda value: words.get(int(value or 0)) or str(value)
         case ColumnType.BOOLEAN:
             return lambda value: 1 if value else 0
-        case ColumnType.DECIMAL if not column.optional:
-            return lambda value: value or "0"
         case _:
             return None
 

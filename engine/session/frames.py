@@ -6,6 +6,7 @@ bytes whatever library compresses them later.
 """
 
 import hashlib
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 import zstandard
@@ -51,8 +52,9 @@ def unpack(kind: type[MessageType], packed: bytes, packed_hash: bytes) -> Messag
         raise PeerProblem(Code.FRAME_DAMAGED, "A frame arrived with a body that cannot be read.") from error
 
 
+@lru_cache(maxsize=1024)
 def to_wire(version: Version) -> document_pb2.Version:
-    """A version as it travels."""
+    """A version as it travels. Most records of a frame share theirs, so it is made once: copy it, never change it."""
     return document_pb2.Version(term=version.term, term_id=version.term_id, counter=version.counter)
 
 

@@ -134,6 +134,11 @@ class SiteMachine(Machine):
         )
 
     @property
+    def reads_outbox(self) -> bool:
+        """Whether the outbox will be read again before everything counts as sent."""
+        return self.state in ("pushing", "exchanging") and not self._exhausted
+
+    @property
     def window(self) -> int:
         """Frames under way."""
         return len(self._unacknowledged)

@@ -6,7 +6,7 @@ is the feed entry; a newer entry of the same record replaces it, so a feed holds
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from engine.storage.digests import DigestLedger
@@ -14,6 +14,7 @@ from engine.storage.records import Change, Key, State, by_table, chunks
 from engine.storage.scopes import scope_numbers
 
 PUT, DELETE, LEAVE = 0, 1, 2
+_NOWHERE: Mapping[int, int] = {}
 
 
 class Routed(NamedTuple):
@@ -36,7 +37,14 @@ def publish(connection: sqlite3.Connection, routed: Sequence[Routed]) -> set[str
     moved: set[int] = set()
     for entry in routed:
         change, key = entry.change, (entry.change.table.name, entry.change.id)
-        old = before.get(key, {})
+        old = before.get(key, _NOWHERE)
+        if not old and len(entry.scopes) == 1 and change.row is not None:  # most records, and nothing to be compared
+            scope = numbers[entry.scopes[0]]
+            ledger.add(scope, key[0], change.hash)
+            heads[scope] += 1
+            moved.add(scope)
+            entries.append((*key, scope, heads[scope], change.root_id, PUT, False))
+            continue
         new = set(old) if change.row is None and not entry.scopes else {numbers[scope] for scope in entry.scopes}
         if entry.before is not None and not entry.before.deleted:
             for scope, state in old.items():

@@ -77,7 +77,7 @@ def _own(catalogue: Catalogue, root: Key, records: Iterable[Key], present: Prese
             record.deleted = True
             continue
         try:
-            record.content = present.change(catalogue[key[0]], key[1], "", NEVER).content
+            record.content = present.change(key, "", NEVER).content
         except Unreadable:
             record.content = repr(present.row(key)).encode("utf-8", "backslashreplace")
     return document.SerializeToString()

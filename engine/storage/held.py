@@ -93,7 +93,7 @@ def _storable(version: Version) -> Version:
 
 def held_documents(connection: sqlite3.Connection, keys: Iterable[Key], site: int) -> dict[Key, Held]:
     """The held documents of a site among these keys."""
-    if not _holds_any(connection, site):
+    if not holds_any(connection, site):
         return {}
     found = {}
     for key in keys:
@@ -107,13 +107,14 @@ def held_documents(connection: sqlite3.Connection, keys: Iterable[Key], site: in
 
 def let_go(connection: sqlite3.Connection, keys: Iterable[Key], site: int) -> None:
     """Takes documents of a site out of the held list: they are applied, or replaced by something newer."""
-    if _holds_any(connection, site):
+    if holds_any(connection, site):
         connection.executemany(
             "DELETE FROM sync_held WHERE table_name = ? AND id = ? AND site = ?", [(*key, site) for key in keys]
         )
 
 
-def _holds_any(connection: sqlite3.Connection, site: int) -> bool:
+def holds_any(connection: sqlite3.Connection, site: int) -> bool:
+    """Whether a document of a site is held."""
     return connection.execute("SELECT 1 FROM sync_held WHERE site = ? LIMIT 1", (site,)).fetchone() is not None
 
 

@@ -71,7 +71,7 @@ def sweep_rows(connection: sqlite3.Connection, catalogue: Catalogue, after: Key)
         if rows:
             keys = [(table.name, row[0]) for row in rows]
             present = Present(connection, catalogue, keys)
-            return Swept([key for key in keys if not present.is_unchanged(table, key[1])], keys[-1])
+            return Swept([key for key in keys if not present.are_unchanged([key])], keys[-1])
     return Swept([], ("", ""))
 
 
@@ -92,7 +92,7 @@ def mend(connection: sqlite3.Connection, catalogue: Catalogue, damaged: Iterable
     for key in damaged:
         table, state = catalogue[key[0]], present.states.get(key)
         root = _root_of(catalogue, table, key, present)
-        if key in hidden or present.is_unchanged(table, key[1]) or _has_change(connection, key) or root in asked:
+        if key in hidden or present.are_unchanged([key]) or _has_change(connection, key) or root in asked:
             continue
         owner = _owner_of(connection, catalogue, root)
         if owner in rights and (root != key or present.row(key) is not None):

@@ -130,6 +130,9 @@ def every_change(connection: sqlite3.Connection, document: Edited) -> Edited:
 
 
 def _edited(root: Table, root_id: str, rows: list[tuple[Any, ...]]) -> Edited:
+    first = rows[0]
+    if len(rows) == 1:
+        return Edited(root, root_id, Term(first[5], first[6]), first[7], (Entry(*first[2:5]),))
     term = Term(*min(row[5:7] for row in rows))
     return Edited(root, root_id, term, min(row[7] for row in rows), tuple(Entry(*row[2:5]) for row in rows))
 
@@ -139,6 +142,7 @@ class Present:
 
     def __init__(self, connection: sqlite3.Connection, catalogue: Catalogue, keys: Iterable[Key]) -> None:
         every = list(dict.fromkeys(keys))
+        self._catalogue = catalogue
         self.states: dict[Key, State] = read_states(connection, every)
         self.forgotten = last_forgotten(connection)
         self._rows: dict[Key, Row] = {}
@@ -157,9 +161,9 @@ class Present:
         """The unknown fields kept beside the row."""
         return self._unknown.get(key, b"")
 
-    def change(self, table: Table, record_id: str, root_id: str, version: Version) -> Change:
+    def change(self, key: Key, root_id: str, version: Version) -> Change:
         """The record as a change of that version. Raises Unreadable when its row does not fit the catalogue."""
-        key = (table.name, record_id)
+        table, record_id = self._catalogue[key[0]], key[1]
         row, unknown = self._rows.get(key), self._unknown.get(key, b"")
         if row is None:
             return Change(table, record_id, root_id, version, None, unknown, record_hash(*key, *version, b""))
@@ -167,14 +171,16 @@ class Present:
         hashed = record_hash(*key, *version, canonical_of(known, unknown))
         return Change(table, record_id, root_id, version, row, unknown, hashed, known + unknown)
 
-    def is_unchanged(self, table: Table, record_id: str) -> bool:
-        """Whether the record is what both ends agreed on last, or was never there and is not now."""
-        key = (table.name, record_id)
+    def are_unchanged(self, keys: Iterable[Key]) -> bool:
+        """Whether each of these records is what both ends agreed on last, or was never there and is not now."""
+        return all(self._is_unchanged(key) for key in keys)
+
+    def _is_unchanged(self, key: Key) -> bool:
         state, row = self.states.get(key), self._rows.get(key)
         if state is None or state.deleted or row is None:
             return row is None and (state is None or state.deleted)
         try:
-            return self.change(table, record_id, state.root_id, state.version).hash == state.hash
+            return self.change(key, state.root_id, state.version).hash == state.hash
         except Unreadable:
             return False
 

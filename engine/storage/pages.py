@@ -235,8 +235,9 @@ def _section(
     groups: dict[Key, list[Key]] = {}
     for entry in entries:
         if entry.state != LEAVE and entry.table in tables:
-            root = (_root_table(catalogue, entry), entry.root_id or entry.id)
-            groups.setdefault(root, []).append((entry.table, entry.id))
+            key = (entry.table, entry.id)
+            root = (_root_table(catalogue, entry), entry.root_id) if entry.root_id else key
+            groups.setdefault(root, []).append(key)
     for damaged in read_wants(connection):  # they come with new positions when they are mended (F43)
         groups.pop(damaged, None)
     for root, members in groups.items():
@@ -248,18 +249,20 @@ def _document(
     catalogue: Catalogue, root: Key, keys: Sequence[Key], present: Present, receiver: Writer | None
 ) -> document_pb2.Document:
     # A row that is missing although it was never deleted is damage here: absence is never sent as a delete.
-    there = [key for key in keys if present.states[key].deleted or present.row(key) is not None]
-    ordered = sorted(there, key=lambda key: key != root)
-    versions = {key: present.states[key].version for key in keys}
-    newest = max(versions.values(), key=lambda version: version.order)
+    states = {key: present.states[key] for key in keys}
+    there = [key for key in keys if states[key].deleted or present.row(key) is not None]
+    newest = states[keys[0]].version
+    if len(keys) > 1:
+        there.sort(key=lambda key: key != root)
+        newest = max((state.version for state in states.values()), key=lambda version: version.order)
     document = document_pb2.Document(table=root[0], id=root[1], version=to_wire(newest))
-    for key in ordered:
+    for key in there:
         record = document.records.add()
         if key != root:
             record.table, record.id = key
-        if versions[key] != newest:
-            record.version.CopyFrom(to_wire(versions[key]))
-        state, row = present.states[key], present.row(key)
+        state, row = states[key], present.row(key)
+        if state.version != newest:
+            record.version.CopyFrom(to_wire(state.version))
         if row is None or state.deleted:
             record.deleted = True
         elif receiver is not None and _wrote(state, receiver):

@@ -19,10 +19,10 @@ from engine.rules.topology import CENTRAL_SITE
 from engine.rules.versions import NEVER, Version, next_version
 from engine.session.frames import pack, to_wire
 from engine.storage.chain import append, last_link, last_number, leave_overtaken_lane
-from engine.storage.held import let_go
+from engine.storage.held import holds_any, let_go
 from engine.storage.outbox import Edited, Present, edited_documents, every_change, forget, orphans, read_beyond
 from engine.storage.parts import LANE_FRAME, Body, body_for, open_body
-from engine.storage.records import Change, Key, applying, by_table, chunks, forget_unknown, members_of
+from engine.storage.records import Change, Key, applying, by_table, chunks, forget_unknown, has_unknown, members_of
 
 
 class Cut(NamedTuple):
@@ -73,29 +73,34 @@ def _cut_documents(
     roots = [(document.root.name, document.id) for document in edited]
     known = _known(connection, roots)
     # What the peer did not apply goes out again with everything that was in it.
-    edited = [
-        every_change(connection, document) if known.get(key, _NOTHING).disposition else document
-        for key, document in zip(roots, edited, strict=True)
-    ]
+    if known:
+        edited = [
+            every_change(connection, document) if known.get(key, _NOTHING).disposition else document
+            for key, document in zip(roots, edited, strict=True)
+        ]
     lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in edited if catalogue.members_of(d.root.name)}
-    keys = [(entry.table, entry.id) for document in edited for entry in document.entries]
+    keys = [entry[:2] for document in edited for entry in document.entries]
     present = Present(connection, catalogue, [*keys, *roots, *(key for found in lost.values() for key in found)])
     cuts, records, size = [], 0, 0
+    some_held, some_unknown = holds_any(connection, site), has_unknown(connection)
     for document in edited:
         try:
             cut = _cut(connection, catalogue, document, present, known, lost.get((document.root.name, document.id), []))
         except Unreadable as error:
             set_aside(connection, document, site, str(error), now)
             continue
-        let_go(connection, [(document.root.name, document.id)], site)
+        if some_held:
+            let_go(connection, [(document.root.name, document.id)], site)
         if cut is None:
             forget(connection, document.entries)
             continue
-        forget_unknown(connection, cut.changes)
-        if cut.message.ByteSize() > limits[1] and _goes_in_parts(connection, cut, limits[1], site, now):
+        if some_unknown:
+            forget_unknown(connection, cut.changes)
+        size_bytes = cut.message.ByteSize()
+        if size_bytes > limits[1] and _goes_in_parts(connection, cut, limits[1], site, now):
             continue
         cuts.append(cut)
-        records, size = records + len(cut.changes), size + cut.message.ByteSize()
+        records, size = records + len(cut.changes), size + size_bytes
         if records >= limits[0] or size >= limits[1]:
             break
     # What was edited first goes first; within a frame a document comes after those that it may require.
@@ -113,31 +118,32 @@ def _cut(
     """The document as it is now, or None when nothing of it differs from what the peer has."""
     root_key = (document.root.name, document.id)
     state, more = present.states.get(root_key), known.get(root_key, _NOTHING)
+    root_row = present.row(root_key)
     acknowledged = state.version if state else NEVER
-    last_given = max(acknowledged, more.in_flight or present.forgotten, key=lambda version: version.order)
+    known_there = more.in_flight or present.forgotten
+    last_given = known_there if known_there.is_newer_than(acknowledged) else acknowledged
     whole = bool(more.disposition) or (more.in_flight is None and (state is None or state.deleted))
     base = acknowledged if more.disposition else (more.in_flight or acknowledged)
-    if lost and present.row(root_key) is None:
+    if lost and root_row is None:
         with applying(connection):
             for table, record_id in lost:
                 connection.execute(f"DELETE FROM {table} WHERE id = ?", (record_id,))
-    if more == _NOTHING and all(
-        present.is_unchanged(catalogue[table], record_id) for table, record_id, _ in [*document.entries, (*root_key, 0)]
-    ):
+    keys: dict[Key, None] = {root_key: None}
+    for table, record_id, _ in document.entries:
+        keys[table, record_id] = None
+    if more == _NOTHING and present.are_unchanged(keys):
         return None
     version = next_version(last_given, document.term)
-    keys = {root_key: None} | dict.fromkeys((entry.table, entry.id) for entry in document.entries)
-    root_row = present.row(root_key)
+    members = catalogue.members_of(document.root.name)
     if root_row is None:
         keys |= dict.fromkeys(lost)
-    elif whole and (members := catalogue.members_of(document.root.name)):
+    elif whole and members:
         every = [(member.name, row) for member in members for row in members_of(connection, member, document.id)]
         present = Present(connection, catalogue, [root_key, *keys, *every])
         keys |= dict.fromkeys(every)
-    if catalogue.members_of(document.root.name) and (beyond := read_beyond(connection)):
+    if members and (beyond := read_beyond(connection)):
         keys = {key: None for key in keys if key[0] not in beyond}
-    in_document = document.id if catalogue.members_of(document.root.name) else ""
-    changes = [present.change(catalogue[table], record_id, in_document, version) for table, record_id in keys]
+    changes = [present.change(key, document.id if members else "", version) for key in keys]
     if root_row is None:
         changes = [change._replace(row=None, unknown=b"") for change in changes]
     message = _message(document, version, base, whole, changes)
@@ -149,9 +155,9 @@ def _cut(
 def _message(
     document: Edited, version: Version, base: Version, whole: bool, changes: list[Change]
 ) -> document_pb2.Document:
-    message = document_pb2.Document(
-        table=document.root.name, id=document.id, version=to_wire(version), base=to_wire(base), whole=whole
-    )
+    message = document_pb2.Document(table=document.root.name, id=document.id, version=to_wire(version), whole=whole)
+    if base != NEVER:
+        message.base.CopyFrom(to_wire(base))
     for place, change in enumerate(changes):
         record = message.records.add()
         if place:
@@ -230,9 +236,11 @@ def _note_in_flight(connection: sqlite3.Connection, number: int, cuts: list[Cut]
         for c in cut.changes
     ]  # fmt: skip
     connection.executemany("INSERT INTO sync_in_flight VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-    connection.executemany(
-        "UPDATE sync_outbox SET framed_token = ? WHERE table_name = ? AND id = ? AND token = ?",
-        [(token, *key, token) for key, token in tokens.items()],
+    connection.execute(
+        # Nothing can have been edited since the outbox was read: that was in this transaction.
+        "UPDATE sync_outbox SET framed_token = token WHERE (table_name, id) IN"
+        " (SELECT table_name, id FROM sync_in_flight WHERE frame = ?)",
+        (number,),
     )
 
 

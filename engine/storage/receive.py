@@ -31,11 +31,11 @@ from engine.storage.outbox import queue_again
 from engine.storage.records import (
     Change,
     Key,
-    State,
     Writer,
     applying,
     by_table,
     chunks,
+    read_memberships,
     read_rows,
     read_states,
     write_changes,
@@ -73,6 +73,8 @@ class _Arrived(NamedTuple):
     scope: int | None
     """None for a document that was asked for."""
     body: document_pb2.Record
+    kind: str | None
+    """Which field of the body is set: content, hash, deleted; None: a peer forgot it."""
 
 
 class _Local:
@@ -80,7 +82,7 @@ class _Local:
 
     def __init__(self, connection: sqlite3.Connection, catalogue: Catalogue, arrived: list[_Arrived]) -> None:
         keys = [(record.table.name, record.id) for record in arrived]
-        self.states: dict[Key, State] = read_states(connection, keys)
+        self._keys, self.states = keys, read_states(connection, keys)
         self.pending: set[Key] = set()
         self.has_row: set[Key] = set()
         self._rights = read_rights(connection)
@@ -95,10 +97,16 @@ class _Local:
                         f"SELECT id FROM sync_outbox WHERE table_name = ? AND id IN ({marks})", (table, *part)
                     )
                     self.pending.update((table, row[0]) for row in found)
-        for table, ids in by_table(record.root for record in arrived).items():
+        # What comes without content only proves agreement, whoever may edit it.
+        roots = [record.root for record in arrived if record.kind != "hash"]
+        for table, ids in by_table(roots).items():
             root = catalogue[table]
             for record_id, row in read_rows(connection, root, ids).items():
                 self._owners[table, record_id] = owner_of(root, row)
+
+    def read_states_again(self, connection: sqlite3.Connection) -> None:
+        """Something was settled meanwhile."""
+        self.states = read_states(connection, self._keys)
 
     def right(self, root: Key) -> Owner | None:
         """The right under which this node may edit a document that it has or has deleted, or None."""
@@ -191,17 +199,19 @@ def _check_continues(connection: sqlite3.Connection, section: document_pb2.FeedS
 
 
 def _records(catalogue: Catalogue, documents: Iterable[document_pb2.Document], scope: int | None) -> Iterable[_Arrived]:
+    tables = catalogue.tables
     for document in documents:
-        if document.table not in catalogue:
+        if document.table not in tables:
             continue
-        root_id = document.id if catalogue.members_of(document.table) else ""
+        root = (document.table, document.id)
+        root_id = root[1] if catalogue.members_of(root[0]) else ""
         version = from_wire(document.version)
         for record in document.records:
-            table = record.table or document.table
-            if table in catalogue:
+            table = tables.get(record.table or root[0])
+            if table is not None:
                 own = from_wire(record.version) if record.HasField("version") else version
-                key = record.id or document.id
-                yield _Arrived(catalogue[table], key, (document.table, document.id), root_id, own, scope, record)
+                kind = record.WhichOneof("body")
+                yield _Arrived(table, record.id or root[1], root, root_id, own, scope, record, kind)
 
 
 def _apply(
@@ -213,21 +223,20 @@ def _apply(
     unreadable: dict[Key, str] = {}
     for record in arrived:
         key = (record.table.name, record.id)
-        kind = record.body.WhichOneof("body")
         if max(record.version) >= 1 << 63:
             unreadable[record.root] = "its version is beyond 2^63"
             continue
-        if kind == "hash":
+        if record.kind == "hash":
             if not _agrees(connection, local, record, key, me) and key not in local.pending:
                 wants[record.root] = None
             continue
-        change = _judge(record, key, local, kind, unreadable)
+        change = _judge(record, key, local, unreadable)
         if change is not None:
             changes[key] = change
     if unreadable:  # a document is applied whole or not at all (law 5)
         torn = {(record.table.name, record.id) for record in arrived if record.root in unreadable}
         changes = {key: change for key, change in changes.items() if key not in torn}
-    memberships = _memberships(connection, [(r.table.name, r.id) for r in arrived])
+    memberships = read_memberships(connection, [(r.table.name, r.id) for r in arrived])
     for key, change in changes.items():
         state = local.states.get(key)
         for scope in memberships.get(key, ()):
@@ -239,7 +248,7 @@ def _apply(
     hold_unreadable(connection, me.site, unreadable, {record.root for record in arrived}, now)
     _requeue(connection, received, local, arrived, changes)
     ledger.write(connection)
-    _join_scopes(connection, arrived, memberships)
+    _join_scopes(connection, arrived, memberships, local, changes)
     received.records, received.wants = len(changes), list(wants)
     return received
 
@@ -269,18 +278,26 @@ def _agrees(connection: sqlite3.Connection, local: _Local, record: _Arrived, key
         return True  # an acknowledgement overtook the page: a later entry of the feed speaks of the newer version
     if not settle_echo(connection, record.root, record.version, me.site, me.epoch):
         return False
-    local.states.update(read_states(connection, [key]))
+    local.read_states_again(connection)
     state = local.states.get(key)
     return state is not None and state.hash == record.body.hash
 
 
-def _judge(record: _Arrived, key: Key, local: _Local, kind: str | None, unreadable: dict[Key, str]) -> Change | None:
+def _live_hash(key: Key, local: _Local, changes: dict[Key, Change]) -> bytes | None:
+    """The hash of a record after the changes of a frame were written, or None where it is deleted or not known."""
+    if (change := changes.get(key)) is not None:
+        return change.hash if change.row is not None else None
+    state = local.states.get(key)
+    return state.hash if state is not None and not state.deleted else None
+
+
+def _judge(record: _Arrived, key: Key, local: _Local, unreadable: dict[Key, str]) -> Change | None:
     """The change to write for a record that came with content or as a tombstone, or None."""
     state = local.states.get(key)
     if key in local.pending:
         return None
     try:
-        change = _change(record, kind)
+        change = _change(record)
     except Unreadable as error:
         unreadable[record.root] = str(error)
         return None
@@ -294,8 +311,8 @@ def _judge(record: _Arrived, key: Key, local: _Local, kind: str | None, unreadab
     return change
 
 
-def _change(record: _Arrived, kind: str | None) -> Change:
-    name = record.table.name
+def _change(record: _Arrived) -> Change:
+    name, kind = record.table.name, record.kind
     if kind is None or (kind == "deleted" and not record.body.deleted):
         raise Unreadable(f"{name} {record.id} is neither deleted nor has it any content")
     if kind == "deleted":
@@ -320,12 +337,13 @@ def _requeue(
     """Own records that the central shows in another version than ours: ours goes out again, with its whole document,
     because nothing is known of what the central has of it (F9)."""
     for record in arrived:
-        key = (record.table.name, record.id)
-        state = local.states.get(key)
-        if key in changes or key in local.pending or not local.is_here(key) or record.scope is None:
+        if record.kind == "hash" or record.scope is None:
             continue
-        right = local.right(record.root)
-        if record.body.WhichOneof("body") == "hash" or right is None:
+        key = (record.table.name, record.id)
+        if key in changes or key in local.pending or not local.is_here(key):
+            continue
+        state, right = local.states.get(key), local.right(record.root)
+        if right is None:
             continue
         if state is None or state.version != record.version:
             queue_again(connection, key, record.root, right)
@@ -336,34 +354,28 @@ def _requeue(
             received.requeued += 1
 
 
-def _memberships(connection: sqlite3.Connection, keys: list[Key]) -> dict[Key, list[int]]:
-    found: dict[Key, list[int]] = {}
-    for table, ids in by_table(keys).items():
-        for marks, part in chunks(ids):
-            for record_id, scope in connection.execute(
-                f"SELECT id, scope FROM sync_membership WHERE table_name = ? AND id IN ({marks})", (table, *part)
-            ):
-                found.setdefault((table, record_id), []).append(scope)
-    return found
-
-
-def _join_scopes(connection: sqlite3.Connection, arrived: list[_Arrived], before: dict[Key, list[int]]) -> None:
+def _join_scopes(
+    connection: sqlite3.Connection,
+    arrived: list[_Arrived],
+    before: dict[Key, list[int]],
+    local: _Local,
+    changes: dict[Key, Change],
+) -> None:
     """Writes the memberships that a frame brought; a tombstone ends them."""
     ledger = DigestLedger()
-    states = read_states(connection, [(record.table.name, record.id) for record in arrived])
     joined, ended = [], []
     for record in arrived:
         if record.scope is None:
             continue
         key = (record.table.name, record.id)
-        state = states.get(key)
-        if record.body.deleted and (state is None or state.deleted):
+        live_hash = _live_hash(key, local, changes)
+        if live_hash is None and record.body.deleted:
             ended.append((*key, record.scope))
         elif record.scope not in before.get(key, ()):
             joined.append((*key, record.scope, record.root_id))
             before.setdefault(key, []).append(record.scope)
-            if state is not None and not state.deleted:
-                ledger.add(record.scope, key[0], state.hash)
+            if live_hash is not None:
+                ledger.add(record.scope, key[0], live_hash)
     connection.executemany(
         "INSERT OR IGNORE INTO sync_membership (table_name, id, scope, root_id) VALUES (?, ?, ?, ?)", joined
     )

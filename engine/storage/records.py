@@ -84,6 +84,18 @@ def read_states(connection: sqlite3.Connection, keys: Iterable[Key]) -> dict[Key
     return found
 
 
+def read_memberships(connection: sqlite3.Connection, keys: Iterable[Key]) -> dict[Key, list[int]]:
+    """The numbers of the scopes that records are in, whatever the state; records that are in none are left out."""
+    found: dict[Key, list[int]] = {}
+    for table, ids in by_table(keys).items():
+        for marks, part in chunks(ids):
+            for record_id, scope in connection.execute(
+                f"SELECT id, scope FROM sync_membership WHERE table_name = ? AND id IN ({marks})", (table, *part)
+            ):
+                found.setdefault((table, record_id), []).append(scope)
+    return found
+
+
 def read_rows(connection: sqlite3.Connection, table: Table, ids: Sequence[str]) -> dict[str, Row]:
     """The rows with these ids; missing ones are left out."""
     columns = ", ".join(table.column_names)
@@ -107,9 +119,14 @@ def _undecodable_rows(connection: sqlite3.Connection, query: str, values: Sequen
         connection.text_factory = str
 
 
+def has_unknown(connection: sqlite3.Connection) -> bool:
+    """Whether unknown fields are kept beside any row."""
+    return connection.execute("SELECT 1 FROM sync_unknown LIMIT 1").fetchone() is not None
+
+
 def read_unknown(connection: sqlite3.Connection, table: Table, ids: Sequence[str]) -> dict[str, bytes]:
     """The unknown fields kept beside rows with these ids."""
-    if connection.execute("SELECT 1 FROM sync_unknown LIMIT 1").fetchone() is None:
+    if not has_unknown(connection):
         return {}
     found: dict[str, bytes] = {}
     for marks, part in chunks(ids):
@@ -144,33 +161,29 @@ def write_changes(connection: sqlite3.Connection, changes: Iterable[Change], wri
     """Writes rows, unknown fields and states. The caller has set `sync_flag.applying` (see `applying`)."""
     puts: dict[Table, list[Row]] = {}
     deletes: dict[Table, list[tuple[str]]] = {}
-    states, unknown, known = [], [], []
-    for change in changes:
-        name = change.table.name
-        if change.row is None:
-            deletes.setdefault(change.table, []).append((change.id,))
+    states, unknown = [], []
+    for table, record_id, root_id, version, row, fields, hashed, _ in changes:
+        if row is None:
+            deletes.setdefault(table, []).append((record_id,))
         else:
-            puts.setdefault(change.table, []).append(change.row)
-        if change.unknown:
-            unknown.append((name, change.id, change.unknown))
-        else:
-            known.append((name, change.id))
-        gone = change.row is None
-        states.append((name, change.id, change.root_id, *change.version, change.hash, gone, *writer))
+            puts.setdefault(table, []).append(row)
+        if fields:
+            unknown.append((table.name, record_id, fields))
+        states.append((table.name, record_id, root_id, *version, hashed, row is None, *writer))
     for table, rows in puts.items():
         connection.executemany(_upsert(table), rows)
     for table, ids in deletes.items():
         connection.executemany(f"DELETE FROM {table.name} WHERE id = ?", ids)
     write_states(connection, states)
-    if connection.execute("SELECT 1 FROM sync_unknown LIMIT 1").fetchone() is not None:
-        connection.executemany("DELETE FROM sync_unknown WHERE table_name = ? AND id = ?", known)
+    if has_unknown(connection):
+        connection.executemany("DELETE FROM sync_unknown WHERE table_name = ? AND id = ?", [s[:2] for s in states])
     if unknown:
         connection.executemany("INSERT OR REPLACE INTO sync_unknown VALUES (?, ?, ?)", unknown)
 
 
 def forget_unknown(connection: sqlite3.Connection, changes: Iterable[Change]) -> None:
     """Deletes what was kept beside records that are deleted here; an id that is used again begins without it (F21)."""
-    if connection.execute("SELECT 1 FROM sync_unknown LIMIT 1").fetchone() is not None:
+    if has_unknown(connection):
         gone = [(change.table.name, change.id) for change in changes if change.row is None]
         connection.executemany("DELETE FROM sync_unknown WHERE table_name = ? AND id = ?", gone)
 
@@ -209,13 +222,9 @@ def exists(connection: sqlite3.Connection, table: Table, ids: Sequence[str]) -> 
     found: set[str] = set()
     for marks, part in chunks(ids):
         found.update(row[0] for row in connection.execute(f"SELECT id FROM {table.name} WHERE id IN ({marks})", part))
-        found.update(
-            row[0]
-            for row in connection.execute(
-                f"SELECT id FROM sync_record WHERE table_name = ? AND deleted = 1 AND id IN ({marks})",
-                (table.name, *part),
-            )
-        )
+    for marks, part in chunks([record_id for record_id in ids if record_id not in found]):
+        query = f"SELECT id FROM sync_record WHERE table_name = ? AND deleted = 1 AND id IN ({marks})"
+        found.update(row[0] for row in connection.execute(query, (table.name, *part)))
     return found
 
 

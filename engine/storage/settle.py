@@ -5,8 +5,7 @@ here as in flight until it is sent again or the feed shows that it was applied.
 """
 
 import sqlite3
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from packhorse.sync.v1 import session_pb2
 
@@ -37,20 +36,20 @@ def settle(connection: sqlite3.Connection, told: session_pb2.Acknowledgement, si
     Raises:
         PeerProblem: CHAIN_BROKEN when the peer speaks of other bytes than were sent.
     """
-    row = connection.execute("SELECT hash FROM sync_frame WHERE number = ?", (told.number,)).fetchone()
+    row = connection.execute("SELECT hash, documents FROM sync_frame WHERE number = ?", (told.number,)).fetchone()
     if row is None:
         return Settled(0, False)
     if row[0] != told.hash:
         raise PeerProblem(Code.CHAIN_BROKEN, f"The central acknowledged other bytes as frame {told.number}.")
-    apart = {outcome.index: outcome for outcome in told.outcomes}
-    documents = connection.execute(
-        "SELECT DISTINCT document, root_table, root_id FROM sync_in_flight WHERE frame = ?", (told.number,)
-    ).fetchall()
-    applied = [(root_table, root_id) for index, root_table, root_id in documents if index not in apart]
+    apart = {outcome.index: outcome for outcome in told.outcomes if outcome.index < row[1]}
+    places = ", ".join(str(place) for place in sorted(apart))
+    query = (
+        f"SELECT DISTINCT document, root_table, root_id FROM sync_in_flight WHERE frame = ? AND document IN ({places})"
+    )
+    documents = connection.execute(query, (told.number,)).fetchall() if apart else []
     for index, root_table, root_id in documents:
-        if index in apart:
-            _set_apart(connection, told.number, (root_table, root_id), apart[index])
-    records = _settle_applied(connection, told.number, applied, site, epoch)
+        _set_apart(connection, told.number, (root_table, root_id), apart[index])
+    records = _settle_applied(connection, told.number, f"NOT IN ({places})", site, epoch)
     connection.execute("DELETE FROM sync_frame WHERE number = ?", (told.number,))
     write_meta(connection, acknowledged=str(told.number))
     lane = body_for(connection, CENTRAL_SITE)
@@ -58,7 +57,7 @@ def settle(connection: sqlite3.Connection, told: session_pb2.Acknowledgement, si
     if closes_lane:
         free_lane(connection)
     again = any(outcome.disposition == session_pb2.DISPOSITION_NEED_WHOLE for outcome in told.outcomes)
-    refused = [(row[1], row[2]) for row in documents if row[0] in apart and _is_refused(apart[row[0]])]
+    refused = [(row[1], row[2]) for row in documents if _is_refused(apart[row[0]])]
     connection.executemany("INSERT OR IGNORE INTO sync_want VALUES (?, ?)", refused)
     return Settled(records, closes_lane or again, tuple(refused))
 
@@ -67,66 +66,71 @@ def _is_refused(outcome: session_pb2.Outcome) -> bool:
     return outcome.disposition == session_pb2.DISPOSITION_HELD and outcome.code == Code.NO_AUTHORITY
 
 
-def _settle_applied(connection: sqlite3.Connection, frame: int, documents: list[Key], site: int, epoch: str) -> int:
-    """The peer has these documents of the frame: their states become the agreed ones, their changes are forgotten.
+_CARRIED = (
+    "f.frame <= ?1 AND EXISTS (SELECT 1 FROM sync_in_flight AS g WHERE g.frame = ?1"
+    " AND g.table_name = f.root_table AND g.id = f.root_id AND g.document {which})"
+)
+"""What a frame and those before it carry of some documents of that frame, each of which has its root in it."""
+
+
+def _settle_applied(connection: sqlite3.Connection, frame: int, which: str, site: int, epoch: str) -> int:
+    """The peer has those documents of the frame: their states become the agreed ones, their changes are forgotten;
+    returns how many records. `which`: a condition on the place of a document in the frame.
 
     It then has what earlier frames carried of them too: a version is applied only on top of the one that it continues,
     and a document that was held comes again whole.
     """
-    carried = _carried(connection, frame, set(documents))
-    rows = _newest(carried)
-    ledger = DigestLedger()
-    for row in rows:
-        for (scope,) in connection.execute(
-            "SELECT scope FROM sync_membership WHERE table_name = ? AND id = ?", (row[0], row[1])
-        ):
-            if row[11] is not None and not row[12]:
-                ledger.remove(scope, row[0], row[11])
-            if not row[10]:
-                ledger.add(scope, row[0], row[9])
-    ledger.write(connection)
-    connection.executemany(
+    carried = f"sync_in_flight AS f WHERE {_CARRIED.format(which=which)}"
+    _settle_digests(connection, frame, which)
+    query = f"SELECT count(*) FROM (SELECT DISTINCT f.table_name, f.id FROM {carried})"
+    (records,) = connection.execute(query, (frame,)).fetchone()
+    connection.execute(
         "INSERT INTO sync_record (table_name, id, root_id, term, term_id, counter, hash, deleted, acked_frame, token,"
-        " writer_site, writer_epoch, deleted_on) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-        " iif(?, (SELECT number FROM sync_day), 0)) ON CONFLICT (table_name, id) DO UPDATE SET term = excluded.term,"
+        " writer_site, writer_epoch, deleted_on) SELECT f.table_name, f.id, f.member_of, f.term, f.term_id, f.counter,"
+        " f.hash, f.deleted, ?1, f.token, ?2, ?3, iif(f.deleted, (SELECT number FROM sync_day), 0)"
+        f" FROM {carried} ORDER BY f.frame"
+        " ON CONFLICT (table_name, id) DO UPDATE SET term = excluded.term,"
         " term_id = excluded.term_id, counter = excluded.counter, hash = excluded.hash, deleted = excluded.deleted,"
         " acked_frame = excluded.acked_frame, token = excluded.token, writer_site = excluded.writer_site,"
         " writer_epoch = excluded.writer_epoch, deleted_on = excluded.deleted_on",
-        [(r[0], r[1], r[4], r[6], r[7], r[8], r[9], r[10], frame, r[5], site, epoch, r[10]) for r in rows],
+        (frame, site, epoch),
     )
-    connection.executemany(
+    connection.execute(
         # Of every frame: a later one may carry the record again only because its document had another change.
-        "DELETE FROM sync_outbox WHERE table_name = ? AND id = ? AND token = ?",
-        [(r[0], r[1], r[5]) for r in carried],
+        f"DELETE FROM sync_outbox WHERE (table_name, id, token) IN (SELECT f.table_name, f.id, f.token FROM {carried})",
+        (frame,),
     )
-    connection.executemany(
-        "DELETE FROM sync_in_flight WHERE table_name = ? AND id = ? AND frame <= ?",
-        [(r[0], r[1], frame) for r in rows],
+    connection.execute(
+        "DELETE FROM sync_outcome WHERE frame <= ?1 AND (root_table, root_id) IN"
+        f" (SELECT root_table, root_id FROM sync_in_flight WHERE frame = ?1 AND document {which})",
+        (frame,),
     )
-    connection.executemany(
-        "DELETE FROM sync_outcome WHERE root_table = ? AND root_id = ? AND frame <= ?",
-        [(*document, frame) for document in documents],
-    )
-    return len(rows)
+    # What of earlier frames is carried is told by the frame's own entries: they go last.
+    earlier = f"DELETE FROM sync_in_flight AS f WHERE f.frame < ?1 AND {_CARRIED.format(which=which)}"
+    connection.execute(earlier, (frame,))
+    connection.execute(f"DELETE FROM sync_in_flight WHERE frame = ?1 AND document {which}", (frame,))
+    return int(records)
 
 
-def _carried(connection: sqlite3.Connection, frame: int, documents: set[Key]) -> list[tuple[Any, ...]]:
-    """What this frame and those before it carry of these documents, with the state of each record."""
-    return [
-        row
+def _settle_digests(connection: sqlite3.Connection, frame: int, which: str) -> None:
+    """Takes what was agreed on before out of the digests of the scopes that a record is in, and puts the newest in."""
+    newest = {
+        row[:3]: row[3:]
         for row in connection.execute(
-            "SELECT f.table_name, f.id, f.root_table, f.root_id, f.member_of, f.token, f.term, f.term_id, f.counter,"
-            " f.hash, f.deleted, r.hash, r.deleted FROM sync_in_flight AS f LEFT JOIN sync_record AS r"
-            " ON r.table_name = f.table_name AND r.id = f.id WHERE f.frame <= ? ORDER BY f.frame",
+            "SELECT m.scope, f.table_name, f.id, f.hash, f.deleted, r.hash, r.deleted FROM sync_in_flight AS f"
+            " CROSS JOIN sync_membership AS m ON m.table_name = f.table_name AND m.id = f.id"
+            " LEFT JOIN sync_record AS r ON r.table_name = f.table_name AND r.id = f.id"
+            f" WHERE {_CARRIED.format(which=which)} ORDER BY f.frame",
             (frame,),
         )
-        if (row[2], row[3]) in documents
-    ]
-
-
-def _newest(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The last row of each record."""
-    return list({(row[0], row[1]): row for row in rows}.values())
+    }
+    ledger = DigestLedger()
+    for (scope, table, _), (now, is_deleted, before, was_deleted) in newest.items():
+        if before is not None and not was_deleted:
+            ledger.remove(scope, table, before)
+        if not is_deleted:
+            ledger.add(scope, table, now)
+    ledger.write(connection)
 
 
 def _set_apart(connection: sqlite3.Connection, frame: int, document: Key, outcome: session_pb2.Outcome) -> None:
@@ -159,13 +163,13 @@ def settle_echo(connection: sqlite3.Connection, document: Key, version: Version,
     Returns whether a change was waiting for it.
     """
     row = connection.execute(
-        "SELECT frame FROM sync_in_flight WHERE root_table = ? AND root_id = ? AND term = ? AND term_id = ?"
+        "SELECT frame, document FROM sync_in_flight WHERE root_table = ? AND root_id = ? AND term = ? AND term_id = ?"
         " AND counter = ? ORDER BY frame DESC",
         (*document, *version),
     ).fetchone()
     if row is None:
         return False
-    _settle_applied(connection, row[0], [document], site, epoch)
+    _settle_applied(connection, row[0], f"= {row[1]}", site, epoch)
     return True
 
 

@@ -27,6 +27,8 @@ _WRITER_PRAGMAS = (
     "journal_size_limit = 0",
     "mmap_size = 0",
     "cache_size = -16384",
+    # What a savepoint would undo is kept in memory: each row of a frame would write pages into a temporary file.
+    "temp_store = MEMORY",
 )
 
 
