@@ -37,7 +37,7 @@ OLDER = changed_catalogue(
     removed=("comment", "batch", "default_pack_size", "note", "on_hold", "number", "mode", "type")
 )
 TABLES = sorted(catalogue().tables)
-every_table = pytest.mark.parametrize("name", TABLES)
+tables = st.sampled_from(TABLES)
 
 
 def passed_on(new: Table, old: Table, row: Row) -> tuple[bytes, bytes]:
@@ -50,17 +50,15 @@ def passed_on(new: Table, old: Table, row: Row) -> tuple[bytes, bytes]:
     return codec(new).canonical(row), codec(old).canonical(received.row, received.unknown)
 
 
-@every_table
-@settings(deadline=None, max_examples=40)
-@given(data=st.data())
+@settings(deadline=None, max_examples=200)
+@given(name=tables, data=st.data())
 def test_added_fields_survive_at_an_older_program(name: str, data: st.DataObject) -> None:
     known, unknown = passed_on(NEWER[name], catalogue()[name], data.draw(rows_of(NEWER[name])))
     assert known == unknown
 
 
-@every_table
-@settings(deadline=None, max_examples=40)
-@given(data=st.data())
+@settings(deadline=None, max_examples=200)
+@given(name=tables, data=st.data())
 def test_fields_in_the_middle_survive_at_an_older_program(name: str, data: st.DataObject) -> None:
     known, unknown = passed_on(catalogue()[name], OLDER[name], data.draw(rows_of(catalogue()[name])))
     assert known == unknown
@@ -74,9 +72,8 @@ def test_an_added_optional_field_survives(text: RowValue) -> None:
     assert known == unknown
 
 
-@every_table
-@settings(deadline=None, max_examples=30)
-@given(data=st.data())
+@settings(deadline=None, max_examples=200)
+@given(name=tables, data=st.data())
 def test_f25_an_added_decimal_hashes_alike_however_it_is_written(name: str, data: st.DataObject) -> None:
     """A program that does not know the field cannot know that `1.50` is a number: every way to write it counts."""
     row = data.draw(rows_of(NEWER_DECIMAL[name]))
