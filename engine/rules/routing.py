@@ -109,6 +109,8 @@ def _scopes_of_configuration(root: Table, row: Row, topology: Topology) -> tuple
     if "site" not in root.index:
         return (site_scope(int(str(row[0]))),)
     site = int(str(root.value(row, "site")))
+    if "store_id" not in root.index:
+        return (site_scope(site),)
     active = topology.active_copies.get(str(root.value(row, "store_id")))
     if site == CENTRAL_SITE and active is not None and active.site != CENTRAL_SITE:
         return (site_scope(CENTRAL_SITE), site_scope(active.site))

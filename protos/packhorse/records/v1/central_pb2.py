@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from packhorse.catalogue.v1 import options_pb2 as packhorse_dot_catalogue_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"packhorse/records/v1/central.proto\x12\x14packhorse.records.v1\x1a$packhorse/catalogue/v1/options.proto\"M\n\x04Unit\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t:\x0c\xa2\xbb\x18\x08\n\x04unit\x10\x01\"\xad\x01\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1d\n\x07unit_id\x18\x04 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04unit\x18\x01\x12!\n\x11\x64\x65\x66\x61ult_pack_size\x18\x05 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x11\n\tis_active\x18\x06 \x01(\x08:(\xa2\xbb\x18$\n\x04item\x10\x01R\tis_activeZ\x0fitem_visibility\"\xa5\x01\n\x04Name\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12,\n\x04type\x18\x04 \x01(\x0e\x32\x1e.packhorse.records.v1.NameType\x12\x13\n\x0bis_customer\x18\x05 \x01(\x08\x12\x13\n\x0bis_supplier\x18\x06 \x01(\x08:\x1d\xa2\xbb\x18\x19\n\x04name\x10\x01Z\x0fname_visibility\"\x92\x01\n\x05Store\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1d\n\x07name_id\x18\x04 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04name\x18\x01\x12-\n\x04mode\x18\x05 \x01(\x0e\x32\x1f.packhorse.records.v1.StoreMode:\x13\xa2\xbb\x18\x0f\n\x05store\x10\x02\x1a\x02id0\x01*\x9b\x01\n\x08NameType\x12\x19\n\x15NAME_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12NAME_TYPE_FACILITY\x10\x01\x12\x13\n\x0fNAME_TYPE_STORE\x10\x02\x12\x16\n\x12NAME_TYPE_SUPPLIER\x10\x03\x12\x1a\n\x16NAME_TYPE_MANUFACTURER\x10\x04\x12\x13\n\x0fNAME_TYPE_DONOR\x10\x05*X\n\tStoreMode\x12\x1a\n\x16STORE_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10STORE_MODE_STORE\x10\x01\x12\x19\n\x15STORE_MODE_DISPENSARY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"packhorse/records/v1/central.proto\x12\x14packhorse.records.v1\x1a$packhorse/catalogue/v1/options.proto\"\x82\x01\n\x04Unit\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\x12\x0e\n\x06plural\x18\x05 \x01(\t\x12\x12\n\nsort_order\x18\x06 \x01(\r\x12\x0f\n\x07is_bulk\x18\x07 \x01(\x08:\x0c\xa2\xbb\x18\x08\n\x04unit\x10\x01\"\xf9\x02\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1d\n\x07unit_id\x18\x04 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04unit\x18\x01\x12!\n\x11\x64\x65\x66\x61ult_pack_size\x18\x05 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x11\n\tis_active\x18\x06 \x01(\x08\x12\x14\n\x0cgeneric_name\x18\x07 \x01(\t\x12\x10\n\x08\x61tc_code\x18\x08 \x01(\t\x12\x10\n\x08strength\x18\t \x01(\t\x12\x12\n\nis_vaccine\x18\n \x01(\x08\x12\x16\n\x0e\x64oses_per_unit\x18\x0b \x01(\r\x12\x14\n\x0cis_essential\x18\x0c \x01(\x08\x12\x15\n\ris_controlled\x18\r \x01(\x08\x12&\n\x16volume_per_pack_litres\x18\x0e \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x0f\n\x07\x63omment\x18\x0f \x01(\t:(\xa2\xbb\x18$\n\x04item\x10\x01R\tis_activeZ\x0fitem_visibility\"\xa2\x02\n\x04Name\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12,\n\x04type\x18\x04 \x01(\x0e\x32\x1e.packhorse.records.v1.NameType\x12\x13\n\x0bis_customer\x18\x05 \x01(\x08\x12\x13\n\x0bis_supplier\x18\x06 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x08 \x01(\t\x12\r\n\x05phone\x18\t \x01(\t\x12\r\n\x05\x65mail\x18\n \x01(\t\x12\x16\n\x0e\x61\x63\x63ount_number\x18\x0b \x01(\t\x12\x12\n\nis_on_hold\x18\x0c \x01(\x08\x12\x0f\n\x07\x63omment\x18\r \x01(\t:\x1d\xa2\xbb\x18\x19\n\x04name\x10\x01Z\x0fname_visibility\"\xce\x01\n\x05Store\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1d\n\x07name_id\x18\x04 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04name\x18\x01\x12-\n\x04mode\x18\x05 \x01(\x0e\x32\x1f.packhorse.records.v1.StoreMode\x12\x14\n\x0corganisation\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x13\n\x0bis_disabled\x18\x08 \x01(\x08:\x13\xa2\xbb\x18\x0f\n\x05store\x10\x02\x1a\x02id0\x01*\x9b\x01\n\x08NameType\x12\x19\n\x15NAME_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12NAME_TYPE_FACILITY\x10\x01\x12\x13\n\x0fNAME_TYPE_STORE\x10\x02\x12\x16\n\x12NAME_TYPE_SUPPLIER\x10\x03\x12\x1a\n\x16NAME_TYPE_MANUFACTURER\x10\x04\x12\x13\n\x0fNAME_TYPE_DONOR\x10\x05*X\n\tStoreMode\x12\x1a\n\x16STORE_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10STORE_MODE_STORE\x10\x01\x12\x19\n\x15STORE_MODE_DISPENSARY\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEM'].fields_by_name['unit_id']._serialized_options = b'\252\273\030\010\022\004unit\030\001'
   _globals['_ITEM'].fields_by_name['default_pack_size']._loaded_options = None
   _globals['_ITEM'].fields_by_name['default_pack_size']._serialized_options = b'\252\273\030\002\010\001'
+  _globals['_ITEM'].fields_by_name['volume_per_pack_litres']._loaded_options = None
+  _globals['_ITEM'].fields_by_name['volume_per_pack_litres']._serialized_options = b'\252\273\030\002\010\001'
   _globals['_ITEM']._loaded_options = None
   _globals['_ITEM']._serialized_options = b'\242\273\030$\n\004item\020\001R\tis_activeZ\017item_visibility'
   _globals['_NAME']._loaded_options = None
@@ -46,16 +48,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STORE'].fields_by_name['name_id']._serialized_options = b'\252\273\030\010\022\004name\030\001'
   _globals['_STORE']._loaded_options = None
   _globals['_STORE']._serialized_options = b'\242\273\030\017\n\005store\020\002\032\002id0\001'
-  _globals['_NAMETYPE']._serialized_start=671
-  _globals['_NAMETYPE']._serialized_end=826
-  _globals['_STOREMODE']._serialized_start=828
-  _globals['_STOREMODE']._serialized_end=916
-  _globals['_UNIT']._serialized_start=98
-  _globals['_UNIT']._serialized_end=175
-  _globals['_ITEM']._serialized_start=178
-  _globals['_ITEM']._serialized_end=351
-  _globals['_NAME']._serialized_start=354
-  _globals['_NAME']._serialized_end=519
-  _globals['_STORE']._serialized_start=522
-  _globals['_STORE']._serialized_end=668
+  _globals['_NAMETYPE']._serialized_start=1114
+  _globals['_NAMETYPE']._serialized_end=1269
+  _globals['_STOREMODE']._serialized_start=1271
+  _globals['_STOREMODE']._serialized_end=1359
+  _globals['_UNIT']._serialized_start=99
+  _globals['_UNIT']._serialized_end=229
+  _globals['_ITEM']._serialized_start=232
+  _globals['_ITEM']._serialized_end=609
+  _globals['_NAME']._serialized_start=612
+  _globals['_NAME']._serialized_end=902
+  _globals['_STORE']._serialized_start=905
+  _globals['_STORE']._serialized_end=1111
 # @@protoc_insertion_point(module_scope)

@@ -90,6 +90,9 @@ class Unit(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
+    PLURAL_FIELD_NUMBER: _builtins.int
+    SORT_ORDER_FIELD_NUMBER: _builtins.int
+    IS_BULK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique string made by the node that created the record. Required."""
     code: _builtins.str
@@ -98,6 +101,12 @@ class Unit(_message.Message):
     """Name shown to people."""
     comment: _builtins.str
     """Longer explanation. Empty: none."""
+    plural: _builtins.str
+    """Name for more than one. Empty: the same."""
+    sort_order: _builtins.int
+    """Place on lists. Zero: by name."""
+    is_bulk: _builtins.bool
+    """True: only for bulk, never dispensed."""
     def __init__(
         self,
         *,
@@ -105,10 +114,13 @@ class Unit(_message.Message):
         code: _builtins.str = ...,
         name: _builtins.str = ...,
         comment: _builtins.str = ...,
+        plural: _builtins.str = ...,
+        sort_order: _builtins.int = ...,
+        is_bulk: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "comment", b"comment", "id", b"id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "comment", b"comment", "id", b"id", "is_bulk", b"is_bulk", "name", b"name", "plural", b"plural", "sort_order", b"sort_order"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -126,6 +138,15 @@ class Item(_message.Message):
     UNIT_ID_FIELD_NUMBER: _builtins.int
     DEFAULT_PACK_SIZE_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    GENERIC_NAME_FIELD_NUMBER: _builtins.int
+    ATC_CODE_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    IS_VACCINE_FIELD_NUMBER: _builtins.int
+    DOSES_PER_UNIT_FIELD_NUMBER: _builtins.int
+    IS_ESSENTIAL_FIELD_NUMBER: _builtins.int
+    IS_CONTROLLED_FIELD_NUMBER: _builtins.int
+    VOLUME_PER_PACK_LITRES_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique string made by the node that created the record. Required."""
     code: _builtins.str
@@ -138,6 +159,24 @@ class Item(_message.Message):
     """Units in the pack that is usually issued; decimal. Zero: not known."""
     is_active: _builtins.bool
     """False: no longer to be used in new documents."""
+    generic_name: _builtins.str
+    """Name without brand, strength and form. Empty: not said."""
+    atc_code: _builtins.str
+    """Code in the WHO's anatomical therapeutic chemical classification. Empty: none."""
+    strength: _builtins.str
+    """Strength of one unit, e.g. "500 mg". Empty: not said."""
+    is_vaccine: _builtins.bool
+    """True: a vaccine, which is counted in doses."""
+    doses_per_unit: _builtins.int
+    """Doses in one unit of a vaccine. Zero: it is none."""
+    is_essential: _builtins.bool
+    """True: on the national list of essential medicines."""
+    is_controlled: _builtins.bool
+    """True: kept under lock and counted by name."""
+    volume_per_pack_litres: _builtins.str
+    """Room that one pack takes, in litres; decimal."""
+    comment: _builtins.str
+    """Free text. Empty: none."""
     def __init__(
         self,
         *,
@@ -147,10 +186,19 @@ class Item(_message.Message):
         unit_id: _builtins.str = ...,
         default_pack_size: _builtins.str = ...,
         is_active: _builtins.bool = ...,
+        generic_name: _builtins.str = ...,
+        atc_code: _builtins.str = ...,
+        strength: _builtins.str = ...,
+        is_vaccine: _builtins.bool = ...,
+        doses_per_unit: _builtins.int = ...,
+        is_essential: _builtins.bool = ...,
+        is_controlled: _builtins.bool = ...,
+        volume_per_pack_litres: _builtins.str = ...,
+        comment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "default_pack_size", b"default_pack_size", "id", b"id", "is_active", b"is_active", "name", b"name", "unit_id", b"unit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["atc_code", b"atc_code", "code", b"code", "comment", b"comment", "default_pack_size", b"default_pack_size", "doses_per_unit", b"doses_per_unit", "generic_name", b"generic_name", "id", b"id", "is_active", b"is_active", "is_controlled", b"is_controlled", "is_essential", b"is_essential", "is_vaccine", b"is_vaccine", "name", b"name", "strength", b"strength", "unit_id", b"unit_id", "volume_per_pack_litres", b"volume_per_pack_litres"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -168,6 +216,13 @@ class Name(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     IS_CUSTOMER_FIELD_NUMBER: _builtins.int
     IS_SUPPLIER_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NUMBER_FIELD_NUMBER: _builtins.int
+    IS_ON_HOLD_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique string made by the node that created the record. Required."""
     code: _builtins.str
@@ -180,6 +235,20 @@ class Name(_message.Message):
     """True: customer invoices may be made out to it."""
     is_supplier: _builtins.bool
     """True: supplier invoices may come from it."""
+    address: _builtins.str
+    """Street and place. Empty: not known."""
+    country: _builtins.str
+    """Country. Empty: not said."""
+    phone: _builtins.str
+    """Telephone number with the country's code. Empty: not known."""
+    email: _builtins.str
+    """Electronic address. Empty: not known."""
+    account_number: _builtins.str
+    """Number of the other party's account for us. Empty: none."""
+    is_on_hold: _builtins.bool
+    """True: no new documents are made out to it anywhere."""
+    comment: _builtins.str
+    """Free text. Empty: none."""
     def __init__(
         self,
         *,
@@ -189,10 +258,17 @@ class Name(_message.Message):
         type: Global___NameType.ValueType = ...,
         is_customer: _builtins.bool = ...,
         is_supplier: _builtins.bool = ...,
+        address: _builtins.str = ...,
+        country: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        email: _builtins.str = ...,
+        account_number: _builtins.str = ...,
+        is_on_hold: _builtins.bool = ...,
+        comment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "id", b"id", "is_customer", b"is_customer", "is_supplier", b"is_supplier", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_number", b"account_number", "address", b"address", "code", b"code", "comment", b"comment", "country", b"country", "email", b"email", "id", b"id", "is_customer", b"is_customer", "is_on_hold", b"is_on_hold", "is_supplier", b"is_supplier", "name", b"name", "phone", b"phone", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -209,6 +285,9 @@ class Store(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     NAME_ID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    ORGANISATION_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    IS_DISABLED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique string made by the node that created the record. Required."""
     code: _builtins.str
@@ -219,6 +298,12 @@ class Store(_message.Message):
     """The name under which other stores trade with this one."""
     mode: Global___StoreMode.ValueType
     """Store or dispensary."""
+    organisation: _builtins.str
+    """Organisation that runs it. Empty: not said."""
+    address: _builtins.str
+    """Street and place. Empty: not known."""
+    is_disabled: _builtins.bool
+    """True: no longer in use."""
     def __init__(
         self,
         *,
@@ -227,10 +312,13 @@ class Store(_message.Message):
         name: _builtins.str = ...,
         name_id: _builtins.str = ...,
         mode: Global___StoreMode.ValueType = ...,
+        organisation: _builtins.str = ...,
+        address: _builtins.str = ...,
+        is_disabled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "id", b"id", "mode", b"mode", "name", b"name", "name_id", b"name_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "code", b"code", "id", b"id", "is_disabled", b"is_disabled", "mode", b"mode", "name", b"name", "name_id", b"name_id", "organisation", b"organisation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

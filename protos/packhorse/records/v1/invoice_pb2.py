@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from packhorse.catalogue.v1 import options_pb2 as packhorse_dot_catalogue_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"packhorse/records/v1/invoice.proto\x12\x14packhorse.records.v1\x1a$packhorse/catalogue/v1/options.proto\"\xce\x03\n\x07Invoice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x08store_id\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x12\x05store\x18\x01\x12\x1d\n\x07name_id\x18\x03 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04name\x18\x01\x12\x0e\n\x06number\x18\x04 \x01(\x03\x12/\n\x04type\x18\x05 \x01(\x0e\x32!.packhorse.records.v1.InvoiceType\x12\x33\n\x06status\x18\x06 \x01(\x0e\x32#.packhorse.records.v1.InvoiceStatus\x12\x1f\n\ncreated_at\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x03H\x00\x88\x01\x01\x12!\n\x0c\x63onfirmed_at\x18\x08 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x03H\x01\x88\x01\x01\x12!\n\x0c\x66inalised_at\x18\t \x01(\tB\x06\xaa\xbb\x18\x02\x08\x03H\x02\x88\x01\x01\x12\x17\n\x0ftheir_reference\x18\n \x01(\t\x12\x0f\n\x07\x63omment\x18\x0b \x01(\t\x12\x0f\n\x07on_hold\x18\x0c \x01(\x08:.\xa2\xbb\x18*\n\x07invoice\x10\x03\x1a\x08store_id*\x13\n\x06status\x12\tfinalisedB\r\n\x0b_created_atB\x0f\n\r_confirmed_atB\x0f\n\r_finalised_at\"\xfd\x02\n\x0bInvoiceLine\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\ninvoice_id\x18\x02 \x01(\tB\x0f\xaa\xbb\x18\x0b\x12\x07invoice\x18\x01\x12\x1d\n\x07item_id\x18\x03 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04item\x18\x01\x12\'\n\rstock_line_id\x18\x04 \x01(\tB\x10\xaa\xbb\x18\x0c\x12\nstock_line\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\t\x12 \n\x0b\x65xpiry_date\x18\x06 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x02H\x00\x88\x01\x01\x12\x19\n\tpack_size\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x1f\n\x0fnumber_of_packs\x18\x08 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12#\n\x13\x63ost_price_per_pack\x18\t \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12#\n\x13sell_price_per_pack\x18\n \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x0c\n\x04note\x18\x0b \x01(\t: \xa2\xbb\x18\x1c\n\x0cinvoice_line\x10\x03\"\ninvoice_idB\x0e\n\x0c_expiry_date*\xe6\x01\n\x0bInvoiceType\x12\x1c\n\x18INVOICE_TYPE_UNSPECIFIED\x10\x00\x12!\n\x1dINVOICE_TYPE_CUSTOMER_INVOICE\x10\x01\x12!\n\x1dINVOICE_TYPE_SUPPLIER_INVOICE\x10\x02\x12 \n\x1cINVOICE_TYPE_CUSTOMER_CREDIT\x10\x03\x12 \n\x1cINVOICE_TYPE_SUPPLIER_CREDIT\x10\x04\x12\x17\n\x13INVOICE_TYPE_REPACK\x10\x05\x12\x16\n\x12INVOICE_TYPE_BUILD\x10\x06*\xa1\x01\n\rInvoiceStatus\x12\x1e\n\x1aINVOICE_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12INVOICE_STATUS_NEW\x10\x01\x12\x1c\n\x18INVOICE_STATUS_SUGGESTED\x10\x02\x12\x1c\n\x18INVOICE_STATUS_CONFIRMED\x10\x03\x12\x1c\n\x18INVOICE_STATUS_FINALISED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"packhorse/records/v1/invoice.proto\x12\x14packhorse.records.v1\x1a$packhorse/catalogue/v1/options.proto\"\xf4\x04\n\x07Invoice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x08store_id\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x12\x05store\x18\x01\x12\x1d\n\x07name_id\x18\x03 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04name\x18\x01\x12\x0e\n\x06number\x18\x04 \x01(\x03\x12/\n\x04type\x18\x05 \x01(\x0e\x32!.packhorse.records.v1.InvoiceType\x12\x33\n\x06status\x18\x06 \x01(\x0e\x32#.packhorse.records.v1.InvoiceStatus\x12\x1f\n\ncreated_at\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x03H\x00\x88\x01\x01\x12!\n\x0c\x63onfirmed_at\x18\x08 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x03H\x01\x88\x01\x01\x12!\n\x0c\x66inalised_at\x18\t \x01(\tB\x06\xaa\xbb\x18\x02\x08\x03H\x02\x88\x01\x01\x12\x17\n\x0ftheir_reference\x18\n \x01(\t\x12\x0f\n\x07\x63omment\x18\x0b \x01(\t\x12\x0f\n\x07on_hold\x18\x0c \x01(\x08\x12!\n\npatient_id\x18\r \x01(\tB\r\xaa\xbb\x18\t\x12\x07patient\x12\'\n\rprescriber_id\x18\x0e \x01(\tB\x10\xaa\xbb\x18\x0c\x12\nprescriber\x12%\n\x0c\x64iagnosis_id\x18\x0f \x01(\tB\x0f\xaa\xbb\x18\x0b\x12\tdiagnosis\x12/\n\x0b\x63\x61tegory_id\x18\x10 \x01(\tB\x1a\xaa\xbb\x18\x16\x12\x14transaction_category:0\xa2\xbb\x18,\n\x07invoice\x10\x03\x1a\x08store_id*\x13\n\x06status\x12\tfinalised@\x01\x42\r\n\x0b_created_atB\x0f\n\r_confirmed_atB\x0f\n\r_finalised_at\"\xfd\x02\n\x0bInvoiceLine\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\ninvoice_id\x18\x02 \x01(\tB\x0f\xaa\xbb\x18\x0b\x12\x07invoice\x18\x01\x12\x1d\n\x07item_id\x18\x03 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04item\x18\x01\x12\'\n\rstock_line_id\x18\x04 \x01(\tB\x10\xaa\xbb\x18\x0c\x12\nstock_line\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\t\x12 \n\x0b\x65xpiry_date\x18\x06 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x02H\x00\x88\x01\x01\x12\x19\n\tpack_size\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x1f\n\x0fnumber_of_packs\x18\x08 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12#\n\x13\x63ost_price_per_pack\x18\t \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12#\n\x13sell_price_per_pack\x18\n \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x0c\n\x04note\x18\x0b \x01(\t: \xa2\xbb\x18\x1c\n\x0cinvoice_line\x10\x03\"\ninvoice_idB\x0e\n\x0c_expiry_date*\xe6\x01\n\x0bInvoiceType\x12\x1c\n\x18INVOICE_TYPE_UNSPECIFIED\x10\x00\x12!\n\x1dINVOICE_TYPE_CUSTOMER_INVOICE\x10\x01\x12!\n\x1dINVOICE_TYPE_SUPPLIER_INVOICE\x10\x02\x12 \n\x1cINVOICE_TYPE_CUSTOMER_CREDIT\x10\x03\x12 \n\x1cINVOICE_TYPE_SUPPLIER_CREDIT\x10\x04\x12\x17\n\x13INVOICE_TYPE_REPACK\x10\x05\x12\x16\n\x12INVOICE_TYPE_BUILD\x10\x06*\xa1\x01\n\rInvoiceStatus\x12\x1e\n\x1aINVOICE_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12INVOICE_STATUS_NEW\x10\x01\x12\x1c\n\x18INVOICE_STATUS_SUGGESTED\x10\x02\x12\x1c\n\x18INVOICE_STATUS_CONFIRMED\x10\x03\x12\x1c\n\x18INVOICE_STATUS_FINALISED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,8 +42,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVOICE'].fields_by_name['confirmed_at']._serialized_options = b'\252\273\030\002\010\003'
   _globals['_INVOICE'].fields_by_name['finalised_at']._loaded_options = None
   _globals['_INVOICE'].fields_by_name['finalised_at']._serialized_options = b'\252\273\030\002\010\003'
+  _globals['_INVOICE'].fields_by_name['patient_id']._loaded_options = None
+  _globals['_INVOICE'].fields_by_name['patient_id']._serialized_options = b'\252\273\030\t\022\007patient'
+  _globals['_INVOICE'].fields_by_name['prescriber_id']._loaded_options = None
+  _globals['_INVOICE'].fields_by_name['prescriber_id']._serialized_options = b'\252\273\030\014\022\nprescriber'
+  _globals['_INVOICE'].fields_by_name['diagnosis_id']._loaded_options = None
+  _globals['_INVOICE'].fields_by_name['diagnosis_id']._serialized_options = b'\252\273\030\013\022\tdiagnosis'
+  _globals['_INVOICE'].fields_by_name['category_id']._loaded_options = None
+  _globals['_INVOICE'].fields_by_name['category_id']._serialized_options = b'\252\273\030\026\022\024transaction_category'
   _globals['_INVOICE']._loaded_options = None
-  _globals['_INVOICE']._serialized_options = b'\242\273\030*\n\007invoice\020\003\032\010store_id*\023\n\006status\022\tfinalised'
+  _globals['_INVOICE']._serialized_options = b'\242\273\030,\n\007invoice\020\003\032\010store_id*\023\n\006status\022\tfinalised@\001'
   _globals['_INVOICELINE'].fields_by_name['invoice_id']._loaded_options = None
   _globals['_INVOICELINE'].fields_by_name['invoice_id']._serialized_options = b'\252\273\030\013\022\007invoice\030\001'
   _globals['_INVOICELINE'].fields_by_name['item_id']._loaded_options = None
@@ -62,12 +70,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVOICELINE'].fields_by_name['sell_price_per_pack']._serialized_options = b'\252\273\030\002\010\001'
   _globals['_INVOICELINE']._loaded_options = None
   _globals['_INVOICELINE']._serialized_options = b'\242\273\030\034\n\014invoice_line\020\003\"\ninvoice_id'
-  _globals['_INVOICETYPE']._serialized_start=948
-  _globals['_INVOICETYPE']._serialized_end=1178
-  _globals['_INVOICESTATUS']._serialized_start=1181
-  _globals['_INVOICESTATUS']._serialized_end=1342
+  _globals['_INVOICETYPE']._serialized_start=1114
+  _globals['_INVOICETYPE']._serialized_end=1344
+  _globals['_INVOICESTATUS']._serialized_start=1347
+  _globals['_INVOICESTATUS']._serialized_end=1508
   _globals['_INVOICE']._serialized_start=99
-  _globals['_INVOICE']._serialized_end=561
-  _globals['_INVOICELINE']._serialized_start=564
-  _globals['_INVOICELINE']._serialized_end=945
+  _globals['_INVOICE']._serialized_end=727
+  _globals['_INVOICELINE']._serialized_start=730
+  _globals['_INVOICELINE']._serialized_end=1111
 # @@protoc_insertion_point(module_scope)

@@ -107,6 +107,10 @@ class Invoice(_message.Message):
     THEIR_REFERENCE_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     ON_HOLD_FIELD_NUMBER: _builtins.int
+    PATIENT_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIBER_ID_FIELD_NUMBER: _builtins.int
+    DIAGNOSIS_ID_FIELD_NUMBER: _builtins.int
+    CATEGORY_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique string made by the site that created the record. Required."""
     store_id: _builtins.str
@@ -131,6 +135,14 @@ class Invoice(_message.Message):
     """Free text. Empty: none."""
     on_hold: _builtins.bool
     """True: not to be acted upon."""
+    patient_id: _builtins.str
+    """The patient whom a prescription is for. Empty: it is no prescription."""
+    prescriber_id: _builtins.str
+    """Who signed the prescription. Empty: nobody."""
+    diagnosis_id: _builtins.str
+    """What the patient has. Empty: not said."""
+    category_id: _builtins.str
+    """Why the transaction is made. Empty: not said."""
     def __init__(
         self,
         *,
@@ -146,10 +158,14 @@ class Invoice(_message.Message):
         their_reference: _builtins.str = ...,
         comment: _builtins.str = ...,
         on_hold: _builtins.bool = ...,
+        patient_id: _builtins.str = ...,
+        prescriber_id: _builtins.str = ...,
+        diagnosis_id: _builtins.str = ...,
+        category_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confirmed_at", b"_confirmed_at", "_created_at", b"_created_at", "_finalised_at", b"_finalised_at", "confirmed_at", b"confirmed_at", "created_at", b"created_at", "finalised_at", b"finalised_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confirmed_at", b"_confirmed_at", "_created_at", b"_created_at", "_finalised_at", b"_finalised_at", "comment", b"comment", "confirmed_at", b"confirmed_at", "created_at", b"created_at", "finalised_at", b"finalised_at", "id", b"id", "name_id", b"name_id", "number", b"number", "on_hold", b"on_hold", "status", b"status", "store_id", b"store_id", "their_reference", b"their_reference", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confirmed_at", b"_confirmed_at", "_created_at", b"_created_at", "_finalised_at", b"_finalised_at", "category_id", b"category_id", "comment", b"comment", "confirmed_at", b"confirmed_at", "created_at", b"created_at", "diagnosis_id", b"diagnosis_id", "finalised_at", b"finalised_at", "id", b"id", "name_id", b"name_id", "number", b"number", "on_hold", b"on_hold", "patient_id", b"patient_id", "prescriber_id", b"prescriber_id", "status", b"status", "store_id", b"store_id", "their_reference", b"their_reference", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confirmed_at: _TypeAlias = _typing.Literal["confirmed_at"]  # noqa: Y015
     _WhichOneofArgType__confirmed_at: _TypeAlias = _typing.Literal["_confirmed_at", b"_confirmed_at"]  # noqa: Y015

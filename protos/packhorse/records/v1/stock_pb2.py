@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from packhorse.catalogue.v1 import options_pb2 as packhorse_dot_catalogue_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n packhorse/records/v1/stock.proto\x12\x14packhorse.records.v1\x1a$packhorse/catalogue/v1/options.proto\"\x80\x01\n\x08Location\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x08store_id\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x12\x05store\x18\x01\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07on_hold\x18\x05 \x01(\x08:\x1a\xa2\xbb\x18\x16\n\x08location\x10\x03\x1a\x08store_id\"\xf2\x02\n\tStockLine\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x08store_id\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x12\x05store\x18\x01\x12\x1d\n\x07item_id\x18\x03 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04item\x18\x01\x12#\n\x0blocation_id\x18\x04 \x01(\tB\x0e\xaa\xbb\x18\n\x12\x08location\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\t\x12 \n\x0b\x65xpiry_date\x18\x06 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x02H\x00\x88\x01\x01\x12\x19\n\tpack_size\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x1f\n\x0fnumber_of_packs\x18\x08 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12#\n\x13\x63ost_price_per_pack\x18\t \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12#\n\x13sell_price_per_pack\x18\n \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x0f\n\x07on_hold\x18\x0b \x01(\x08:\x1c\xa2\xbb\x18\x18\n\nstock_line\x10\x03\x1a\x08store_idB\x0e\n\x0c_expiry_date\"\xf3\x02\n\tStocktake\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x08store_id\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x12\x05store\x18\x01\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12\x35\n\x06status\x18\x04 \x01(\x0e\x32%.packhorse.records.v1.StocktakeStatus\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12#\n\x0estocktake_date\x18\x06 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x02H\x00\x88\x01\x01\x12\x1f\n\ncreated_at\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x03H\x01\x88\x01\x01\x12!\n\x0c\x66inalised_at\x18\x08 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x03H\x02\x88\x01\x01\x12\x0f\n\x07\x63omment\x18\t \x01(\t:0\xa2\xbb\x18,\n\tstocktake\x10\x03\x1a\x08store_id*\x13\n\x06status\x12\tfinalisedB\x11\n\x0f_stocktake_dateB\r\n\x0b_created_atB\x0f\n\r_finalised_at\"\xff\x03\n\rStocktakeLine\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x0cstocktake_id\x18\x02 \x01(\tB\x11\xaa\xbb\x18\r\x12\tstocktake\x18\x01\x12\x1d\n\x07item_id\x18\x03 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04item\x18\x01\x12\'\n\rstock_line_id\x18\x04 \x01(\tB\x10\xaa\xbb\x18\x0c\x12\nstock_line\x12#\n\x0blocation_id\x18\x05 \x01(\tB\x0e\xaa\xbb\x18\n\x12\x08location\x12\r\n\x05\x62\x61tch\x18\x06 \x01(\t\x12 \n\x0b\x65xpiry_date\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x02H\x00\x88\x01\x01\x12\x19\n\tpack_size\x18\x08 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12(\n\x18snapshot_number_of_packs\x18\t \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12,\n\x17\x63ounted_number_of_packs\x18\n \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01H\x01\x88\x01\x01\x12#\n\x13\x63ost_price_per_pack\x18\x0b \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12#\n\x13sell_price_per_pack\x18\x0c \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x0c\n\x04note\x18\r \x01(\t:$\xa2\xbb\x18 \n\x0estocktake_line\x10\x03\"\x0cstocktake_idB\x0e\n\x0c_expiry_dateB\x1a\n\x18_counted_number_of_packs*\x93\x01\n\x0fStocktakeStatus\x12 \n\x1cSTOCKTAKE_STATUS_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSTOCKTAKE_STATUS_SUGGESTED\x10\x01\x12\x1e\n\x1aSTOCKTAKE_STATUS_CONFIRMED\x10\x02\x12\x1e\n\x1aSTOCKTAKE_STATUS_FINALISED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n packhorse/records/v1/stock.proto\x12\x14packhorse.records.v1\x1a$packhorse/catalogue/v1/options.proto\"\xd0\x01\n\x08Location\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x08store_id\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x12\x05store\x18\x01\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07on_hold\x18\x05 \x01(\x08\x12/\n\x10location_type_id\x18\x06 \x01(\tB\x15\xaa\xbb\x18\x11\x12\rlocation_type\x18\x01\x12\x1d\n\rvolume_litres\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01:\x1a\xa2\xbb\x18\x16\n\x08location\x10\x03\x1a\x08store_id\"\xf4\x02\n\tStockLine\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x08store_id\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x12\x05store\x18\x01\x12\x1d\n\x07item_id\x18\x03 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04item\x18\x01\x12#\n\x0blocation_id\x18\x04 \x01(\tB\x0e\xaa\xbb\x18\n\x12\x08location\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\t\x12 \n\x0b\x65xpiry_date\x18\x06 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x02H\x00\x88\x01\x01\x12\x19\n\tpack_size\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x1f\n\x0fnumber_of_packs\x18\x08 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12#\n\x13\x63ost_price_per_pack\x18\t \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12#\n\x13sell_price_per_pack\x18\n \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x0f\n\x07on_hold\x18\x0b \x01(\x08:\x1e\xa2\xbb\x18\x1a\n\nstock_line\x10\x03\x1a\x08store_id@\x01\x42\x0e\n\x0c_expiry_date\"\xf5\x02\n\tStocktake\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x08store_id\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x12\x05store\x18\x01\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12\x35\n\x06status\x18\x04 \x01(\x0e\x32%.packhorse.records.v1.StocktakeStatus\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12#\n\x0estocktake_date\x18\x06 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x02H\x00\x88\x01\x01\x12\x1f\n\ncreated_at\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x03H\x01\x88\x01\x01\x12!\n\x0c\x66inalised_at\x18\x08 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x03H\x02\x88\x01\x01\x12\x0f\n\x07\x63omment\x18\t \x01(\t:2\xa2\xbb\x18.\n\tstocktake\x10\x03\x1a\x08store_id*\x13\n\x06status\x12\tfinalised@\x01\x42\x11\n\x0f_stocktake_dateB\r\n\x0b_created_atB\x0f\n\r_finalised_at\"\xff\x03\n\rStocktakeLine\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x0cstocktake_id\x18\x02 \x01(\tB\x11\xaa\xbb\x18\r\x12\tstocktake\x18\x01\x12\x1d\n\x07item_id\x18\x03 \x01(\tB\x0c\xaa\xbb\x18\x08\x12\x04item\x18\x01\x12\'\n\rstock_line_id\x18\x04 \x01(\tB\x10\xaa\xbb\x18\x0c\x12\nstock_line\x12#\n\x0blocation_id\x18\x05 \x01(\tB\x0e\xaa\xbb\x18\n\x12\x08location\x12\r\n\x05\x62\x61tch\x18\x06 \x01(\t\x12 \n\x0b\x65xpiry_date\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x02H\x00\x88\x01\x01\x12\x19\n\tpack_size\x18\x08 \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12(\n\x18snapshot_number_of_packs\x18\t \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12,\n\x17\x63ounted_number_of_packs\x18\n \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01H\x01\x88\x01\x01\x12#\n\x13\x63ost_price_per_pack\x18\x0b \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12#\n\x13sell_price_per_pack\x18\x0c \x01(\tB\x06\xaa\xbb\x18\x02\x08\x01\x12\x0c\n\x04note\x18\r \x01(\t:$\xa2\xbb\x18 \n\x0estocktake_line\x10\x03\"\x0cstocktake_idB\x0e\n\x0c_expiry_dateB\x1a\n\x18_counted_number_of_packs*\x93\x01\n\x0fStocktakeStatus\x12 \n\x1cSTOCKTAKE_STATUS_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSTOCKTAKE_STATUS_SUGGESTED\x10\x01\x12\x1e\n\x1aSTOCKTAKE_STATUS_CONFIRMED\x10\x02\x12\x1e\n\x1aSTOCKTAKE_STATUS_FINALISED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOCATION'].fields_by_name['store_id']._loaded_options = None
   _globals['_LOCATION'].fields_by_name['store_id']._serialized_options = b'\252\273\030\t\022\005store\030\001'
+  _globals['_LOCATION'].fields_by_name['location_type_id']._loaded_options = None
+  _globals['_LOCATION'].fields_by_name['location_type_id']._serialized_options = b'\252\273\030\021\022\rlocation_type\030\001'
+  _globals['_LOCATION'].fields_by_name['volume_litres']._loaded_options = None
+  _globals['_LOCATION'].fields_by_name['volume_litres']._serialized_options = b'\252\273\030\002\010\001'
   _globals['_LOCATION']._loaded_options = None
   _globals['_LOCATION']._serialized_options = b'\242\273\030\026\n\010location\020\003\032\010store_id'
   _globals['_STOCKLINE'].fields_by_name['store_id']._loaded_options = None
@@ -53,7 +57,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOCKLINE'].fields_by_name['sell_price_per_pack']._loaded_options = None
   _globals['_STOCKLINE'].fields_by_name['sell_price_per_pack']._serialized_options = b'\252\273\030\002\010\001'
   _globals['_STOCKLINE']._loaded_options = None
-  _globals['_STOCKLINE']._serialized_options = b'\242\273\030\030\n\nstock_line\020\003\032\010store_id'
+  _globals['_STOCKLINE']._serialized_options = b'\242\273\030\032\n\nstock_line\020\003\032\010store_id@\001'
   _globals['_STOCKTAKE'].fields_by_name['store_id']._loaded_options = None
   _globals['_STOCKTAKE'].fields_by_name['store_id']._serialized_options = b'\252\273\030\t\022\005store\030\001'
   _globals['_STOCKTAKE'].fields_by_name['stocktake_date']._loaded_options = None
@@ -63,7 +67,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOCKTAKE'].fields_by_name['finalised_at']._loaded_options = None
   _globals['_STOCKTAKE'].fields_by_name['finalised_at']._serialized_options = b'\252\273\030\002\010\003'
   _globals['_STOCKTAKE']._loaded_options = None
-  _globals['_STOCKTAKE']._serialized_options = b'\242\273\030,\n\tstocktake\020\003\032\010store_id*\023\n\006status\022\tfinalised'
+  _globals['_STOCKTAKE']._serialized_options = b'\242\273\030.\n\tstocktake\020\003\032\010store_id*\023\n\006status\022\tfinalised@\001'
   _globals['_STOCKTAKELINE'].fields_by_name['stocktake_id']._loaded_options = None
   _globals['_STOCKTAKELINE'].fields_by_name['stocktake_id']._serialized_options = b'\252\273\030\r\022\tstocktake\030\001'
   _globals['_STOCKTAKELINE'].fields_by_name['item_id']._loaded_options = None
@@ -86,14 +90,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOCKTAKELINE'].fields_by_name['sell_price_per_pack']._serialized_options = b'\252\273\030\002\010\001'
   _globals['_STOCKTAKELINE']._loaded_options = None
   _globals['_STOCKTAKELINE']._serialized_options = b'\242\273\030 \n\016stocktake_line\020\003\"\014stocktake_id'
-  _globals['_STOCKTAKESTATUS']._serialized_start=1489
-  _globals['_STOCKTAKESTATUS']._serialized_end=1636
+  _globals['_STOCKTAKESTATUS']._serialized_start=1573
+  _globals['_STOCKTAKESTATUS']._serialized_end=1720
   _globals['_LOCATION']._serialized_start=97
-  _globals['_LOCATION']._serialized_end=225
-  _globals['_STOCKLINE']._serialized_start=228
-  _globals['_STOCKLINE']._serialized_end=598
-  _globals['_STOCKTAKE']._serialized_start=601
-  _globals['_STOCKTAKE']._serialized_end=972
-  _globals['_STOCKTAKELINE']._serialized_start=975
-  _globals['_STOCKTAKELINE']._serialized_end=1486
+  _globals['_LOCATION']._serialized_end=305
+  _globals['_STOCKLINE']._serialized_start=308
+  _globals['_STOCKLINE']._serialized_end=680
+  _globals['_STOCKTAKE']._serialized_start=683
+  _globals['_STOCKTAKE']._serialized_end=1056
+  _globals['_STOCKTAKELINE']._serialized_start=1059
+  _globals['_STOCKTAKELINE']._serialized_end=1570
 # @@protoc_insertion_point(module_scope)

@@ -56,6 +56,8 @@ class Location(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ON_HOLD_FIELD_NUMBER: _builtins.int
+    LOCATION_TYPE_ID_FIELD_NUMBER: _builtins.int
+    VOLUME_LITRES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique string made by the site that created the record. Required."""
     store_id: _builtins.str
@@ -66,6 +68,10 @@ class Location(_message.Message):
     """Name shown to people."""
     on_hold: _builtins.bool
     """True: nothing is issued from this place."""
+    location_type_id: _builtins.str
+    """What kind of place it is. Empty: not said."""
+    volume_litres: _builtins.str
+    """Room for stock, in litres; decimal."""
     def __init__(
         self,
         *,
@@ -74,10 +80,12 @@ class Location(_message.Message):
         code: _builtins.str = ...,
         name: _builtins.str = ...,
         on_hold: _builtins.bool = ...,
+        location_type_id: _builtins.str = ...,
+        volume_litres: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "id", b"id", "name", b"name", "on_hold", b"on_hold", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "id", b"id", "location_type_id", b"location_type_id", "name", b"name", "on_hold", b"on_hold", "store_id", b"store_id", "volume_litres", b"volume_litres"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
