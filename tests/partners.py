@@ -24,7 +24,6 @@ from central_node.storage.steps import Taken, refresh_topology, route_own, take_
 from central_node.storage.stores import STORE_AS_SUBJECT, add_visibility
 from central_node.storage.tables import CENTRAL_TABLES
 from central_node.storage.topology import add_site, assign_store, found_central, set_sync_with
-from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import Catalogue
 from engine.errors import PackhorseError
 from engine.rules.copies import SyncWith
@@ -46,10 +45,11 @@ from engine.storage.schema import prepare
 from engine.storage.settle import retry_deferred, settle
 from engine.storage.sqlite_file import open_writer
 from engine.storage.wants import read_wants
+from field_lab.core_catalogue import core_catalogue
 from site_node.storage.notes import found_site, report_on
 
 NOW = 1_800_000_000
-EVERY_TABLE = frozenset(table.name for table in catalogue())
+EVERY_TABLE = frozenset(table.name for table in core_catalogue())
 Result = TypeVar("Result")
 Acknowledgement = session_pb2.Acknowledgement | PackhorseError | None
 
@@ -58,7 +58,7 @@ class Node:
     """A database and what a program does to it."""
 
     def __init__(self, path: Path, more: tuple[str, ...] = (), known: Catalogue | None = None) -> None:
-        self.path, self.now, self.catalogue = path, NOW, known or catalogue()
+        self.path, self.now, self.catalogue = path, NOW, known or core_catalogue()
         self.connection = open_writer(path)
         self.connection.execute("PRAGMA synchronous = OFF")  # nothing here cuts the power
         self._more = more
@@ -84,11 +84,11 @@ class Node:
     def sweep(self) -> Mended:
         """What was changed behind the triggers is found and mended."""
         damaged: list[tuple[str, str]] = []
-        swept = self.read(lambda c: sweep_rows(c, catalogue(), ("", "")))
+        swept = self.read(lambda c: sweep_rows(c, core_catalogue(), ("", "")))
         while swept.last != ("", ""):
             damaged += swept.damaged
-            swept = self.read(partial(sweep_rows, catalogue=catalogue(), after=swept.last))
-        return self.write(lambda c: mend(c, catalogue(), damaged, self.now))
+            swept = self.read(partial(sweep_rows, catalogue=core_catalogue(), after=swept.last))
+        return self.write(lambda c: mend(c, core_catalogue(), damaged, self.now))
 
     def behind(self, *statements: str) -> None:
         """What a program does that has switched the triggers off."""

@@ -1,7 +1,7 @@
 """Tables, columns and references as the rest of the engine sees them."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from functools import cached_property
@@ -155,6 +155,16 @@ class Catalogue:
 
     def __iter__(self) -> Any:
         return iter(self.tables.values())
+
+    def part(self, names: Collection[str]) -> "Catalogue":
+        """The catalogue of these tables alone, in the same order. Raises ValueError when one of them refers to a table
+        that is left out."""
+        kept = {name: table for name, table in self.tables.items() if name in names}
+        needed = {column.refers_to for table in kept.values() for column in table.references}
+        needed |= {table.visibility_table for table in kept.values() if table.visibility_table}
+        if missing := (needed | set(names)) - kept.keys():
+            raise ValueError(f"without {', '.join(sorted(missing))} it is no catalogue")
+        return Catalogue(kept)
 
     @cached_property
     def synchronised(self) -> tuple[Table, ...]:

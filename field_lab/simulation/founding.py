@@ -17,12 +17,12 @@ from central_node.storage.roster import enrol, expect_site
 from central_node.storage.steps import refresh_topology
 from central_node.storage.tables import CENTRAL_TABLES
 from central_node.storage.topology import add_site, assign_store, found_central
-from engine.catalogue.descriptors import catalogue
 from engine.rules.topology import CopyType
 from engine.storage.configuration import read_topology
 from engine.storage.database import transact
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
+from field_lab.core_catalogue import core_catalogue
 from field_lab.simulation.virtual_loop import EPOCH_SECONDS, VirtualTimeLoop, virtual_world
 from field_lab.simulation.workload import ITEMS_AT_FIRST
 from site_node.storage.notes import found_site
@@ -64,8 +64,8 @@ def found(sites: int) -> Founded:
 
 def _found(folder: Path, numbers: range) -> Founded:
     central, epochs = open_writer(folder / "1"), dict[int, bytes]()
-    prepare(central, catalogue(), CENTRAL_TABLES)
-    transact(central, lambda connection: found_central(connection, catalogue(), "central"))
+    prepare(central, core_catalogue(), CENTRAL_TABLES)
+    transact(central, lambda connection: found_central(connection, core_catalogue(), "central"))
     transact(central, lambda connection: _fill(connection, numbers))
     for number in numbers:
         epochs[number] = _enrol(folder, central, number)
@@ -92,12 +92,12 @@ def _enrol(folder: Path, central: sqlite3.Connection, number: int) -> bytes:
         add_site(connection, number, f"site {number}")
         enrol(connection, secret, installation, bytes(32), epoch, now)
         topology = read_topology(connection)
-        assign_store(connection, catalogue(), topology, store_of(number), number, CopyType.COLLECTOR)
-        refresh_topology(connection, catalogue())
+        assign_store(connection, core_catalogue(), topology, store_of(number), number, CopyType.COLLECTOR)
+        refresh_topology(connection, core_catalogue())
 
     transact(central, enrolled)
     site = open_writer(folder / str(number))
-    prepare(site, catalogue())
+    prepare(site, core_catalogue())
     transact(site, lambda connection: found_site(connection, number, f"site {number}", installation, epoch))
     site.close()
     return epoch

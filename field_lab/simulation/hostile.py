@@ -15,10 +15,10 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from central_node.node import CentralNode
 from central_node.session import CentralSession
 from central_node.welcome import PROTOCOL_VERSION
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code
 from engine.session.frames import Link, pack, unpack
 from engine.session.machine import Message
+from field_lab.core_catalogue import core_catalogue
 from field_lab.simulation.checks import MARK
 from field_lab.simulation.truth import Broken
 
@@ -84,7 +84,7 @@ class HostileSite:
     def _hello(self, **instead: Any) -> session_pb2.SiteMessage:
         hello = session_pb2.Hello(
             site=self.number, epoch=self._epoch, lineage_token=self._token, protocol_version=PROTOCOL_VERSION,
-            tables=[table.name for table in catalogue()], era=self._era, last_acknowledged=self._link.number,
+            tables=[table.name for table in core_catalogue()], era=self._era, last_acknowledged=self._link.number,
         )  # fmt: skip
         for name, value in instead.items():
             setattr(hello, name, value)

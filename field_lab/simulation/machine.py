@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from central_node.storage.tables import CENTRAL_TABLES
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code
 from engine.limits import WRITE_LOCK_SECONDS
 from engine.storage.csv_import import read_import, write_import
+from field_lab.core_catalogue import core_catalogue
 from field_lab.simulation.counters import Counters
 from field_lab.simulation.disk import SimulatedDisk
 from field_lab.simulation.inline_database import Fate, InlineDatabase, is_full, limit_pages
@@ -75,7 +75,7 @@ class Machine:
         """Power comes back where it was lost, and the node's process begins."""
         if self._lost_power:
             self.disk.come_back()
-        database = InlineDatabase(catalogue(), CENTRAL_TABLES if self.number == CENTRAL else (), self)
+        database = InlineDatabase(core_catalogue(), CENTRAL_TABLES if self.number == CENTRAL else (), self)
         if self._program is None:
             self._program = sqlite3.connect(self.disk.path, timeout=WRITE_LOCK_SECONDS, isolation_level=None)
             self._program.execute("PRAGMA wal_autocheckpoint = 0")
@@ -201,7 +201,7 @@ class Machine:
         file = folder / f"import-{self.number}.csv"
         with file.open("w", newline="") as opened:
             csv.writer(opened).writerows([list(rows[0]), *(row.values() for row in rows)])
-        plan = read_import(catalogue(), table, file, {}, {})
+        plan = read_import(core_catalogue(), table, file, {}, {})
         self.truth.attempted({(table, row["id"]): self._imported(table, row) for row in rows})
         task = self.spawn(database.write(partial(write_import, plan=plan)), "import")
         await asyncio.wait([task])
@@ -237,7 +237,7 @@ class Machine:
         ]
 
     def _imported(self, name: str, row: Mapping[str, str]) -> Row:
-        table = catalogue()[name]
+        table = core_catalogue()[name]
         before = self.truth.rows.get((name, row["id"]))
         if before is None:
             before = tuple(None if column.optional else column.default for column in table.columns)

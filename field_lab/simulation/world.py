@@ -14,8 +14,8 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from central_node.node import CentralNode
 from central_node.one_round import one_round
 from central_node.session import CentralSession
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code, PackhorseError, Unavailable
+from field_lab.core_catalogue import core_catalogue
 from field_lab.simulation.checks import Checks
 from field_lab.simulation.counters import Counters
 from field_lab.simulation.disk import SimulatedDisk
@@ -74,10 +74,10 @@ class World:
             self._followed.add(number)
             self.checks.follow(number, machine.disk.path)
         if number == CENTRAL:
-            self.central = CentralNode(database, catalogue())
+            self.central = CentralNode(database, core_catalogue())
             machine.spawn(_run_central(self.central), "central")
             return
-        node = SiteNode(database, catalogue(), self._dial)
+        node = SiteNode(database, core_catalogue(), self._dial)
         self.nodes[number] = node
         machine.spawn(self._run_site(node, number), f"site {number}")
 

@@ -18,11 +18,11 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from central_node.node import CentralNode
 from central_node.session import CentralSession
 from central_node.storage.tables import CENTRAL_TABLES
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code, PackhorseError
 from engine.rules.versions import Version
 from engine.session.frames import unpack
 from engine.session.machine import Message
+from field_lab.core_catalogue import core_catalogue
 from field_lab.simulation.inline_database import Calm, InlineDatabase
 from tests.central_node.storage.centrals import (
     EPOCHS,
@@ -147,8 +147,8 @@ def played(world: World, messages: list[session_pb2.SiteMessage], copy: Path) ->
     shutil.copyfile(world.path, copy)
 
     async def work() -> tuple[Told, Told, list[str], int]:
-        database = InlineDatabase(catalogue(), CENTRAL_TABLES, Calm(copy))
-        node = CentralNode(database, catalogue())
+        database = InlineDatabase(core_catalogue(), CENTRAL_TABLES, Calm(copy))
+        node = CentralNode(database, core_catalogue())
         await node.start()
         try:
             told = await session(node, messages)

@@ -7,7 +7,6 @@ from packhorse.sync.v1 import document_pb2
 
 from central_node.storage.stores import STORE_AS_SUBJECT, add_visibility
 from central_node.storage.topology import set_sync_with
-from engine.catalogue.descriptors import catalogue
 from engine.rules.copies import SyncWith
 from engine.rules.routing import subscriptions_of
 from engine.storage.configuration import read_topology
@@ -18,6 +17,7 @@ from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
+from field_lab.core_catalogue import core_catalogue
 from site_node.storage.notes import found_site
 from tests.central_node.storage.centrals import EPOCHS, NOW, STORE_OF, TABLES, settle
 
@@ -29,8 +29,8 @@ def follow_third(central: sqlite3.Connection) -> None:
     """Gives site 2 a collector copy of the store of site 3, so that it is sent documents with content."""
 
     def add(_: sqlite3.Connection) -> None:
-        add_visibility(central, catalogue(), STORE_AS_SUBJECT, "third", STORE_OF[SITE])
-        set_sync_with(central, catalogue(), "third", SITE, SyncWith.ACTIVE_COLLECTOR)
+        add_visibility(central, core_catalogue(), STORE_AS_SUBJECT, "third", STORE_OF[SITE])
+        set_sync_with(central, core_catalogue(), "third", SITE, SyncWith.ACTIVE_COLLECTOR)
         settle(central)
 
     transact(central, add)
@@ -39,14 +39,14 @@ def follow_third(central: sqlite3.Connection) -> None:
 def joined_site(path: Path, central: sqlite3.Connection) -> sqlite3.Connection:
     """Site 2 with everything that the central has for it."""
     connection = open_writer(path)
-    prepare(connection, catalogue())
+    prepare(connection, core_catalogue())
     transact(connection, lambda c: found_site(c, SITE, "site 2", "0" * 32, EPOCHS[SITE]))
     transact(connection, lambda c: pull(c, central))
     # What site 2 wrote itself comes as a hash; its database is new, so it asks for the documents.
     wanted = [tuple(row) for row in connection.execute("SELECT table_name, id FROM sync_want")]
     scopes = frozenset(subscriptions_of(SITE, read_topology(central)))
-    body = document_pb2.PullBody(wanted=read_wanted(central, catalogue(), list(wanted), scopes).documents)
-    transact(connection, lambda c: apply_pull(c, catalogue(), ME, body, NOW))
+    body = document_pb2.PullBody(wanted=read_wanted(central, core_catalogue(), list(wanted), scopes).documents)
+    transact(connection, lambda c: apply_pull(c, core_catalogue(), ME, body, NOW))
     return connection
 
 
@@ -60,10 +60,10 @@ def next_page(connection: sqlite3.Connection, central: sqlite3.Connection) -> do
         else:
             cursors.append(Cursor(scope, 1, 0))
             changes.append(document_pb2.SubscriptionChange(scope=scope, generation=1))
-    page = read_page(central, catalogue(), cursors, ME, frozenset(TABLES), 10_000)
+    page = read_page(central, core_catalogue(), cursors, ME, frozenset(TABLES), 10_000)
     return document_pb2.PullBody(subscriptions=changes, sections=page.sections)
 
 
 def pull(connection: sqlite3.Connection, central: sqlite3.Connection) -> Received:
     """Applies what the central sends next, inside the caller's transaction."""
-    return apply_pull(connection, catalogue(), ME, next_page(connection, central), NOW)
+    return apply_pull(connection, core_catalogue(), ME, next_page(connection, central), NOW)

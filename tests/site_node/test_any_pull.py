@@ -12,12 +12,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from packhorse.sync.v1 import document_pb2
 
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code, PackhorseError
 from engine.storage.database import transact
 from engine.storage.eviction import Place, evict_some, reach_checkpoint
 from engine.storage.receive import apply_pull
 from engine.storage.records import Key
+from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import NOW, TABLES, everything_in, flaws, rows_of, serving_central, settle
 from tests.engine.storage.nodes import undone
 from tests.garbling import EXAMPLES, Garbler
@@ -39,7 +39,11 @@ WORDS = [*TABLES, *RECORDS, *SCOPES, "far", "third", "invoice-third-1"]
 
 
 def _content(record: Any) -> Any:
-    return catalogue()[record.table].message() if record.table in catalogue() else catalogue()["item"].message()
+    return (
+        core_catalogue()[record.table].message()
+        if record.table in core_catalogue()
+        else core_catalogue()["item"].message()
+    )
 
 
 GARBLER = Garbler(WORDS, {"packhorse.sync.v1.Record.content": _content})
@@ -116,7 +120,7 @@ def test_any_page_is_applied_or_refused_by_name(world: World, data: st.DataObjec
         outbox = set(site.execute("SELECT table_name, id, token FROM sync_outbox"))
         site.execute("SAVEPOINT page")
         try:
-            received = apply_pull(site, catalogue(), ME, body, NOW)
+            received = apply_pull(site, core_catalogue(), ME, body, NOW)
         except PackhorseError as error:
             event(error.code)
             assert error.code is not Code.INTERNAL
@@ -129,7 +133,7 @@ def test_any_page_is_applied_or_refused_by_name(world: World, data: st.DataObjec
             assert flaws(site) == []
             place = Place() if reach_checkpoint(site, looks_at_hidden=True) else None
             while place is not None:
-                place = evict_some(site, catalogue(), place, NOW)
+                place = evict_some(site, core_catalogue(), place, NOW)
             owned = {key for key, row in before.items() if key[0] in ("stock_line", "location") and row[1] == "far"}
             assert owned <= rows_of(site).keys()
 
@@ -141,5 +145,5 @@ def test_nothing_grows_with_what_is_refused(world: World) -> None:
     for _ in range(50):
         before = everything_in(world.site)
         with pytest.raises(PackhorseError):
-            transact(world.site, lambda c: apply_pull(c, catalogue(), ME, body, NOW))
+            transact(world.site, lambda c: apply_pull(c, core_catalogue(), ME, body, NOW))
         assert everything_in(world.site) == before

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from packhorse.sync.v1 import document_pb2
 
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code, PeerProblem
 from engine.storage.receive import apply_pull
+from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import NOW, everything_in, flaws, rows_of, serving_central
 from tests.engine.storage.nodes import undone
 from tests.site_node.sites import ME, follow_third, joined_site, next_page
@@ -45,7 +45,7 @@ def held(site: sqlite3.Connection) -> list[tuple[str, str, str]]:
 
 def test_the_page_itself_is_applied(site: sqlite3.Connection) -> None:
     with undone(site):
-        apply_pull(site, catalogue(), ME, page_of(site), NOW)
+        apply_pull(site, core_catalogue(), ME, page_of(site), NOW)
         assert {("invoice", "invoice-third"), ("invoice_line", "invoice-third-2")} < rows_of(site).keys()
         assert not held(site) and not flaws(site)
 
@@ -77,7 +77,7 @@ def test_a_page_that_fits_nowhere_is_refused_whole(
         before = everything_in(site)
         site.execute("SAVEPOINT page")
         with pytest.raises(PeerProblem) as caught:
-            apply_pull(site, catalogue(), ME, body, NOW)
+            apply_pull(site, core_catalogue(), ME, body, NOW)
         assert caught.value.code is Code.PROTOCOL_BROKEN
         site.execute("ROLLBACK TO page")
         assert everything_in(site) == before
@@ -117,7 +117,7 @@ def test_a_document_that_cannot_be_read_is_put_aside_whole(
     body = page_of(site)
     spoil(invoice_in(body))
     with undone(site):
-        apply_pull(site, catalogue(), ME, body, NOW)
+        apply_pull(site, core_catalogue(), ME, body, NOW)
         assert not [key for key in rows_of(site) if "invoice-third" in key[1]], "no torn document"
         assert ("stock_line", "stock-third") in rows_of(site), "everything else flows on"
         assert held(site) == [("invoice", "invoice-third", "UNREADABLE")]
@@ -127,12 +127,12 @@ def test_a_document_that_cannot_be_read_is_put_aside_whole(
 def test_what_is_not_deleted_is_not_deleted(site: sqlite3.Connection) -> None:
     """`deleted: false` is on the wire when a client sets it: it never deletes."""
     with undone(site):
-        apply_pull(site, catalogue(), ME, page_of(site), NOW)
+        apply_pull(site, core_catalogue(), ME, page_of(site), NOW)
         body = document_pb2.PullBody(wanted=[invoice_in(page_of(site))])
         body.wanted[0].version.counter += 1
         for record in body.wanted[0].records:
             record.deleted = False
         before = rows_of(site)
-        apply_pull(site, catalogue(), ME, body, NOW)
+        apply_pull(site, core_catalogue(), ME, body, NOW)
         assert rows_of(site) == before
         assert held(site) == [("invoice", "invoice-third", "UNREADABLE")]

@@ -20,7 +20,6 @@ from central_node.storage.steps import Taken, refresh_topology, route_own, take_
 from central_node.storage.tables import CENTRAL_TABLES
 from central_node.storage.topology import add_site, assign_store, found_central
 from engine.catalogue.codec import codec, record_hash
-from engine.catalogue.descriptors import catalogue
 from engine.rules.topology import CopyType
 from engine.rules.versions import NEVER, Version
 from engine.session.frames import Link, pack, to_wire
@@ -31,21 +30,22 @@ from engine.storage.receive import MARKED
 from engine.storage.records import Key, Writer
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
+from field_lab.core_catalogue import core_catalogue
 
 NOW = 1_800_000_000
 STORE_OF = {1: "own", 2: "far", 3: "third"}
 EPOCHS = {site: bytes([site]) * 16 for site in STORE_OF}
 SECRETS = {site: bytes([site]) * 32 for site in STORE_OF}
-TABLES = tuple(table.name for table in catalogue())
+TABLES = tuple(table.name for table in core_catalogue())
 
 
 def serving_central(path: Path) -> sqlite3.Connection:
     """See the module."""
     connection = open_writer(path)
-    prepare(connection, catalogue(), CENTRAL_TABLES)
+    prepare(connection, core_catalogue(), CENTRAL_TABLES)
 
     def fill(_: sqlite3.Connection) -> None:
-        found_central(connection, catalogue(), "central")
+        found_central(connection, core_catalogue(), "central")
         connection.execute("INSERT INTO unit (id, name) VALUES ('unit-1', 'tablet')")
         connection.execute("INSERT INTO item (id, name, unit_id) VALUES ('item-1', 'amoxicillin', 'unit-1')")
         for site, store in STORE_OF.items():
@@ -61,7 +61,7 @@ def serving_central(path: Path) -> sqlite3.Connection:
         begin_era(connection, 77)
         settle(connection)
         for site, store in STORE_OF.items():
-            assign_store(connection, catalogue(), read_topology(connection), store, site, CopyType.COLLECTOR)
+            assign_store(connection, core_catalogue(), read_topology(connection), store, site, CopyType.COLLECTOR)
         settle(connection)
         for site in (2, 3):
             open_site(connection, site)
@@ -75,8 +75,8 @@ def serving_central(path: Path) -> sqlite3.Connection:
 def settle(connection: sqlite3.Connection) -> None:
     """Routes what was edited at the central, and does what follows."""
     while (
-        route_own(connection, catalogue(), refresh_topology(connection, catalogue()), NOW)[0].records
-        or do_follow_up(connection, catalogue(), read_topology(connection))[1]
+        route_own(connection, core_catalogue(), refresh_topology(connection, core_catalogue()), NOW)[0].records
+        or do_follow_up(connection, core_catalogue(), read_topology(connection))[1]
     ):
         pass
 
@@ -99,7 +99,7 @@ def document(
     root_id = rows[0][1]["id"]
     made = document_pb2.Document(table=table, id=root_id, version=to_wire(version), base=to_wire(base), whole=whole)
     for place, (name, fields) in enumerate(rows):
-        content = catalogue()[name].message(**fields).SerializeToString()
+        content = core_catalogue()[name].message(**fields).SerializeToString()
         made.records.add(table=name if place else "", id=fields["id"] if place else "", content=content)
     return made
 
@@ -141,7 +141,7 @@ def take(connection: sqlite3.Connection, frames: Sequence[document_pb2.Frame], s
     """Has the central take frames of a site, as its loop does."""
     writer = Writer(site, EPOCHS[site].hex())
     submitted = [Submitted(writer, f"session-{site}", frame) for frame in frames]
-    return take_frames(connection, catalogue(), read_topology(connection), submitted, NOW)
+    return take_frames(connection, core_catalogue(), read_topology(connection), submitted, NOW)
 
 
 def rows_of(connection: sqlite3.Connection) -> dict[Key, tuple[Any, ...]]:
@@ -173,12 +173,12 @@ def flaws(connection: sqlite3.Connection) -> list[str]:
         if key not in rows:
             found.append(f"{key} has a state and no row")
             continue
-        canonical = codec(catalogue()[key[0]]).canonical(rows[key], unknown.get(key, b""))
+        canonical = codec(core_catalogue()[key[0]]).canonical(rows[key], unknown.get(key, b""))
         if record_hash(*key, term, term_id, counter, canonical) != stored:
             found.append(f"{key} is not what its hash says")
     found += [f"{key} has a row and no state" for key in rows.keys() - hashes.keys() - pending]
     for key, row in rows.items():
-        table = catalogue()[key[0]]
+        table = core_catalogue()[key[0]]
         if table.parent and (table.parent, str(table.value(row, table.parent_column))) not in rows:
             found.append(f"{key} has lost its document")
     found += _digest_flaws(connection, hashes)

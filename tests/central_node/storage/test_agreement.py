@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.catalogue.codec import codec, record_hash
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code
 from engine.rules.versions import NEVER
 from engine.storage.held import Reason, hold
 from engine.storage.integrity import Mended
+from field_lab.core_catalogue import core_catalogue
 from tests.partners import (
     EVERY_TABLE,
     NOW,
@@ -154,7 +154,7 @@ def digests_of_rows(central: Central, told: session_pb2.PullCheckpoint) -> dict[
         ):
             (row,) = central.execute(f"SELECT * FROM {name} WHERE id = ?", record_id)
             (term, term_id, counter) = version
-            one = record_hash(name, record_id, term, term_id, counter, codec(catalogue()[name]).canonical(row))
+            one = record_hash(name, record_id, term, term_id, counter, codec(core_catalogue()[name]).canonical(row))
             count, total = sums.get(name, (0, 0))
             sums[name] = (count + 1, (total + int.from_bytes(one, "big")) % (1 << 128))
         found[feed.scope] = {name: (count, total.to_bytes(16, "big")) for name, (count, total) in sums.items()}

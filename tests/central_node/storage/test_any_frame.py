@@ -18,12 +18,12 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.steps import wake_held
 from engine.catalogue.codec import Unreadable, codec
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code, PackhorseError
 from engine.rules.versions import Version
 from engine.storage.configuration import read_topology
 from engine.storage.pages import Cursor, read_page
 from engine.storage.records import Key, Writer
+from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import (
     NOW,
     STORE_OF,
@@ -49,7 +49,7 @@ WORDS = [*TABLES, *IDS, "far", "third", "own", "item-1", "unit-1", "invoice-far-
 
 def _content(record: Any) -> Any:
     table = record.table or "stock_line"
-    return catalogue()[table].message() if table in catalogue() else catalogue()["item"].message()
+    return core_catalogue()[table].message() if table in core_catalogue() else core_catalogue()["item"].message()
 
 
 GARBLER = Garbler(WORDS, {"packhorse.sync.v1.Record.content": _content})
@@ -83,9 +83,9 @@ def readable_rows(message: document_pb2.Document) -> dict[Key, set[Any]]:
     found: dict[Key, set[Any]] = {}
     for record in message.records:
         table, row = record.table or message.table, None
-        if table in catalogue() and record.HasField("content"):
+        if table in core_catalogue() and record.HasField("content"):
             try:
-                row = codec(catalogue()[table]).decode(record.content).row
+                row = codec(core_catalogue()[table]).decode(record.content).row
             except Unreadable:
                 continue
         found.setdefault((table, record.id or message.id), set()).add(row)
@@ -115,11 +115,11 @@ def assert_may_edit(before: dict[Key, Any], after: dict[Key, Any], key: Key) -> 
     """Law 1, said again without the engine's functions: the site edits documents of its own store and nothing else."""
     for rows in (before, after):
         if key in rows:
-            table = catalogue()[key[0]]
+            table = core_catalogue()[key[0]]
             root = (table.parent, rows[key][table.index[table.parent_column]]) if table.parent else key
             owner = rows.get(root) or before.get(root)
             assert owner is not None
-            assert owner[catalogue()[root[0]].index["store_id"]] == STORE_OF[SITE], f"{key} is not of site {SITE}"
+            assert owner[core_catalogue()[root[0]].index["store_id"]] == STORE_OF[SITE], f"{key} is not of site {SITE}"
 
 
 def assert_goes_on(connection: sqlite3.Connection) -> None:
@@ -130,12 +130,12 @@ def assert_goes_on(connection: sqlite3.Connection) -> None:
     after = rows_of(connection)
     assert all((message.table, message.id) in after for message in good)
     while connection.execute("SELECT 1 FROM sync_held WHERE ready = 1").fetchone():
-        wake_held(connection, catalogue(), read_topology(connection), NOW)
+        wake_held(connection, core_catalogue(), read_topology(connection), NOW)
     assert flaws(connection) == []
     for site, epoch in ((2, "02" * 16), (3, "03" * 16)):
         scopes = [row[0] for row in connection.execute("SELECT name FROM sync_scope").fetchall()]
         cursors = [Cursor(scope, 1, 0) for scope in scopes]
-        read_page(connection, catalogue(), cursors, Writer(site, epoch), frozenset(TABLES), 10_000)
+        read_page(connection, core_catalogue(), cursors, Writer(site, epoch), frozenset(TABLES), 10_000)
 
 
 @FUZZ

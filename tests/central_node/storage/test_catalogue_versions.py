@@ -11,13 +11,13 @@ from packhorse.catalogue.v1 import options_pb2
 from central_node.storage.copies import administering
 from central_node.storage.roster import note_positions
 from central_node.storage.steps import refresh_topology
-from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import Catalogue
 from engine.storage.outbox import waiting_for_upgrade
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.catalogue.dynamic import ID, STORE, central, changed_catalogue, field, message
 from tests.partners import Central, Site, checkpoint, connect, pull, push, synchronise
 
-OLD = catalogue()
+OLD = core_catalogue()
 PARENT = options_pb2.TableOptions(name="invoice_note", kind=STORE, parent_column="invoice_id")
 OWNED = options_pb2.TableOptions(name="fridge", kind=STORE, store_column="store_id")
 TABLES = (

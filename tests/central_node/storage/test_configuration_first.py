@@ -9,7 +9,6 @@ import pytest
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.copies import administering
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code
 from engine.rpc.trace import open_trace
 from engine.session.frames import pack
@@ -18,6 +17,7 @@ from engine.session.pace import Pace
 from engine.storage.aiosqlite_database import open_database
 from engine.storage.pages import read_page
 from engine.storage.records import read_meta
+from field_lab.core_catalogue import core_catalogue
 from site_node.session import SiteSession
 from tests.engine.storage.nodes import execute, undone
 from tests.partners import Central, Site, connect, greet, pull, push, synchronise
@@ -83,7 +83,7 @@ def reassign(central: Central, change: str) -> None:
 def configuration(central: Central, site: Site) -> document_pb2.PullBody:
     """What Welcome would bring."""
     cursor = central.cursors[site.number][f"site/{site.number}"]
-    page = central.read(lambda c: read_page(c, catalogue(), [cursor], site.me, site.tables, 1 << 30))
+    page = central.read(lambda c: read_page(c, core_catalogue(), [cursor], site.me, site.tables, 1 << 30))
     return document_pb2.PullBody(sections=page.sections)
 
 
@@ -183,11 +183,11 @@ async def test_f57_welcome_is_durable_before_the_site_says_anything(tmp_path: Pa
     )
     script = Script(site, [session_pb2.CentralMessage(welcome=welcome)])
     site.connection.close()
-    database = await open_database(site.path, catalogue())
+    database = await open_database(site.path, core_catalogue())
     site.connection = sqlite3.connect(site.path, isolation_level=None)
     try:
         session = SiteSession(
-            database, catalogue(), site.me, False, Pace(), lambda _phase, _remaining: None, open_trace()(2)
+            database, core_catalogue(), site.me, False, Pace(), lambda _phase, _remaining: None, open_trace()(2)
         )
         error = await session.run(script.send, script.receive)
     finally:

@@ -16,11 +16,11 @@ from central_node.storage.attempts import Submitted, note_attempts
 from central_node.storage.eras import begin_era
 from central_node.storage.ingest import Ingest
 from central_node.storage.tables import CENTRAL_TABLES
-from engine.catalogue.descriptors import catalogue
 from engine.limits import INGEST_ATTEMPTS
 from engine.rpc.trace import Trace
 from engine.session.machine import Event
 from engine.storage.aiosqlite_database import open_database
+from field_lab.core_catalogue import core_catalogue
 from tests.partners import Central, Site, connect, pull, push, synchronise
 
 POISON = "poison"
@@ -207,8 +207,8 @@ class Listener:
 @pytest.fixture(name="running")
 async def running_central(nodes: tuple[Central, list[Site]]) -> Any:
     central, _ = nodes
-    database = await open_database(central.path, catalogue(), CENTRAL_TABLES)
-    node = CentralNode(database, catalogue())
+    database = await open_database(central.path, core_catalogue(), CENTRAL_TABLES)
+    node = CentralNode(database, core_catalogue())
     await node.start()
     yield node
     await node.stop()

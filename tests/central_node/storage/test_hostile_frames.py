@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from packhorse.sync.v1 import document_pb2, session_pb2
 
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code, PeerProblem
 from engine.limits import FRAME_RECORDS
 from engine.rules.versions import NEVER, Version
 from engine.storage.records import Key
+from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import document, everything_in, flaws, frame_of, rows_of, serving_central, take
 from tests.central_node.storage.centrals import term_of as term_at
 from tests.engine.storage.nodes import undone
@@ -156,7 +156,7 @@ def test_what_no_digest_can_name_is_kept_aside(central: sqlite3.Connection) -> N
 
 def test_fields_of_a_newer_program_are_kept_and_passed_on(central: sqlite3.Connection) -> None:
     message = location(central, 1)
-    unknown = catalogue()["location"].message.FromString(bytes([0xA2, 0x38, 2]) + b"hi").SerializeToString()
+    unknown = core_catalogue()["location"].message.FromString(bytes([0xA2, 0x38, 2]) + b"hi").SerializeToString()
     message.records[0].content += unknown
     with undone(central):
         assert pushed(central, [message])[1:] == ([], [])

@@ -15,10 +15,10 @@ from central_node.node import CentralNode
 from central_node.storage.status import read_status
 from central_node.storage.steps import route_own
 from central_node.storage.tables import CENTRAL_TABLES
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code
 from engine.storage.aiosqlite_database import open_database
 from engine.storage.work import EVERYTHING, Processor, finish_work, queue_work, waiting_work
+from field_lab.core_catalogue import core_catalogue
 from tests.partners import NOW, Central, Site, connect, pull, push, synchronise
 
 ITEM = "INSERT INTO item (id, name, unit_id) VALUES (?, 'n', 'each')"
@@ -39,8 +39,8 @@ def nodes_with_a_held_document(tmp_path: Path) -> tuple[Central, Site]:
 
 @asynccontextmanager
 async def running(central: Central) -> AsyncIterator[CentralNode]:
-    database = await open_database(central.path, catalogue(), CENTRAL_TABLES)
-    node = CentralNode(database, catalogue())
+    database = await open_database(central.path, core_catalogue(), CENTRAL_TABLES)
+    node = CentralNode(database, core_catalogue())
     await node.start()
     try:
         yield node
@@ -59,7 +59,7 @@ async def test_law11_what_was_queued_before_a_start_is_done(nodes: tuple[Central
     """The run that had woken a document ended before it judged it again; after the start nothing else happens."""
     central, _ = nodes
     central.execute(ITEM, "item-9")
-    central.write(lambda c: route_own(c, catalogue(), central.topology, NOW))
+    central.write(lambda c: route_own(c, core_catalogue(), central.topology, NOW))
     assert central.count("sync_held", "ready = 1") == 1 and not central.count("sync_outbox")
     async with running(central):
         await until(lambda: not central.count("sync_held"))

@@ -9,7 +9,6 @@ import pytest
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.catalogue.codec import codec, record_hash
-from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import ColumnType, Kind, Row, RowValue, Table
 from engine.rules.routing import scopes_of
 from engine.rules.versions import NEVER, Version
@@ -19,6 +18,7 @@ from engine.storage.database import transact
 from engine.storage.feeds import Routed, publish
 from engine.storage.pages import Cursor, read_page
 from engine.storage.records import Change, Writer, applying, write_changes
+from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import (
     EPOCHS,
     TABLES,
@@ -36,7 +36,7 @@ HERS, HIS, CENTRALS, NOWHERE = "far", "third", "own", "no-such-store"
 CANARY = "canary-7f3a"
 """In the id of what is inserted, and in a text column of everything."""
 FIRST = Version(1, 7, 1)
-ROOTS = tuple(table for table in catalogue() if not table.parent)
+ROOTS = tuple(table for table in core_catalogue() if not table.parent)
 PER_STORE = (Kind.STORE, Kind.PATIENT)
 EXISTING = {"site": "3", "store_copy": "third@3", "store": "third"}
 """Records that cannot be made up: the topology is read from them."""
@@ -91,7 +91,7 @@ def central_with_every_table(tmp_path_factory: pytest.TempPathFactory) -> Iterat
             for store in (HERS, HIS, CENTRALS, NOWHERE) if table.name not in EXISTING else ():
                 row = row_of(table, f"{table.name}/{store}", store)
                 told = record_hash(table.name, str(row[0]), *FIRST, codec(table).canonical(row, b""))
-                root_id = str(row[0]) if catalogue().members_of(table.name) else ""
+                root_id = str(row[0]) if core_catalogue().members_of(table.name) else ""
                 change = Change(table, str(row[0]), root_id, FIRST, row, b"", told)
                 with applying(connection):
                     write_changes(connection, [change], Writer(OTHER, EPOCHS[OTHER].hex()))
@@ -164,7 +164,13 @@ def told_to_others(connection: sqlite3.Connection) -> bytes:
     scopes = [row[0] for row in connection.execute("SELECT name FROM sync_scope ORDER BY name")]
     other = Writer(OTHER, "another epoch")
     page = read_page(
-        connection, catalogue(), [Cursor(scope, 1, 0) for scope in scopes], other, frozenset(TABLES), 1 << 20, 1 << 30
+        connection,
+        core_catalogue(),
+        [Cursor(scope, 1, 0) for scope in scopes],
+        other,
+        frozenset(TABLES),
+        1 << 20,
+        1 << 30,
     )
     return document_pb2.PullBody(sections=page.sections).SerializeToString()
 
@@ -198,7 +204,7 @@ def test_a_record_cannot_be_carried_into_another_store(
         assert (rows_of(central), told_to_others(central)) == (before, told)
 
 
-@pytest.mark.parametrize("table", [t for t in catalogue() if t.parent], ids=lambda table: table.name)
+@pytest.mark.parametrize("table", [t for t in core_catalogue() if t.parent], ids=lambda table: table.name)
 def test_lines_do_not_travel_alone(central: sqlite3.Connection, table: Table) -> None:
     with undone(central):
         before, told = rows_of(central), told_to_others(central)
@@ -210,10 +216,10 @@ def test_lines_do_not_travel_alone(central: sqlite3.Connection, table: Table) ->
         assert (rows_of(central), told_to_others(central)) == (before, told)
 
 
-@pytest.mark.parametrize("table", [t for t in catalogue() if t.parent], ids=lambda table: table.name)
+@pytest.mark.parametrize("table", [t for t in core_catalogue() if t.parent], ids=lambda table: table.name)
 def test_lines_of_another_document_cannot_be_taken_along(central: sqlite3.Connection, table: Table) -> None:
     """In a document of her own, a line of a document that is his; and lines of her own in his document."""
-    root, theirs = catalogue().root_of(table), f"{table.name}-of-his"
+    root, theirs = core_catalogue().root_of(table), f"{table.name}-of-his"
     parent = f"{root.name}/{HIS}"
     if root.kind not in PER_STORE:
         return
@@ -238,7 +244,7 @@ def test_lines_of_another_document_cannot_be_taken_along(central: sqlite3.Connec
 
 
 def test_every_kind_is_tried_in_every_way() -> None:
-    kinds = {table.kind for table in catalogue()}
+    kinds = {table.kind for table in core_catalogue()}
     assert {case.table.kind for case in CASES} == kinds
     assert {case.operation for case in CASES} == {"insert", "update", "delete", "delete unknown"}
     assert {case.table.name for case in CASES} == {table.name for table in ROOTS}

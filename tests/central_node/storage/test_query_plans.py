@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.catalogue.descriptors import catalogue
 from engine.limits import COUNT_CAP
 from engine.storage.integrity import sweep_rows
+from field_lab.core_catalogue import core_catalogue
 from tests.partners import Central, Node, Site, connect, pull, push, synchronise
 
-GROWING = ("sync_membership", "sync_record", "sync_outbox", "sync_held", "sync_in_flight", *catalogue().tables)
+GROWING = ("sync_membership", "sync_record", "sync_outbox", "sync_held", "sync_in_flight", *core_catalogue().tables)
 SMALL = ("site", "store_copy")
 """Configuration: read whole where it changes."""
 
@@ -72,7 +72,7 @@ def test_no_statement_of_a_synchronisation_goes_through_a_whole_table(nodes: tup
     watched = [Statements(node) for node in nodes]
     work(central, site)
     for node in nodes:
-        node.read(lambda c: sweep_rows(c, catalogue(), ("", "")))
+        node.read(lambda c: sweep_rows(c, core_catalogue(), ("", "")))
     assert min(len(statements.seen) for statements in watched) > 40
     found = [scan for statements in watched for scan in statements.scans()]
     assert not found, "\n".join(found)

@@ -7,9 +7,9 @@ import pytest
 
 from central_node.storage.steps import refresh_topology
 from central_node.storage.topology import assign_store
-from engine.catalogue.descriptors import catalogue
 from engine.rules.topology import CopyType
 from engine.storage.configuration import read_topology
+from field_lab.core_catalogue import core_catalogue
 from tests.partners import Central, Site, connect, push, synchronise
 
 SECOND = "store-2b"
@@ -21,8 +21,10 @@ def two_stores_and_a_reader(folder: Path, reads_both: bool) -> tuple[Central, Si
     writer, reader = central.add(folder, 2), central.add(folder, 3)
     central.execute(f"INSERT INTO store (id, name, name_id, mode) VALUES ('{SECOND}', 'x', 'name', 'store')")
     central.route()
-    central.write(lambda c: assign_store(c, catalogue(), read_topology(c), SECOND, writer.number, CopyType.COLLECTOR))
-    central.topology = central.write(lambda c: refresh_topology(c, catalogue()))
+    central.write(
+        lambda c: assign_store(c, core_catalogue(), read_topology(c), SECOND, writer.number, CopyType.COLLECTOR)
+    )
+    central.topology = central.write(lambda c: refresh_topology(c, core_catalogue()))
     central.route()
     for store in (writer.store, SECOND)[: 1 + reads_both]:
         central.collect(store, reader)

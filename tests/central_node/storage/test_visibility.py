@@ -14,11 +14,11 @@ from central_node.storage.effects import change_topology
 from central_node.storage.steps import refresh_topology
 from central_node.storage.stores import add_store, add_visibility, list_visibility, remove_visibility
 from central_node.storage.topology import assign_store, set_sync_with
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code, Refused
 from engine.rules.copies import SyncWith
 from engine.rules.topology import CENTRAL_SITE, CopyType
 from engine.storage.configuration import read_topology
+from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import flaws, serving_central, settle
 from tests.engine.storage.nodes import undone
 from tests.partners import Central, synchronise
@@ -49,7 +49,7 @@ def central_with_a_second_store(serving: sqlite3.Connection) -> Iterator[sqlite3
 
 def by_command(connection: sqlite3.Connection, change: Change) -> dict[str, Any]:
     """As the central's commands do it: copies follow in the same transaction."""
-    return change_topology(connection, catalogue(), change, dry_run=False)
+    return change_topology(connection, core_catalogue(), change, dry_run=False)
 
 
 def by_plain_sql(connection: sqlite3.Connection, change: Change) -> dict[str, Any]:
@@ -60,19 +60,19 @@ def by_plain_sql(connection: sqlite3.Connection, change: Change) -> dict[str, An
 
 
 def sees(record: str, store: str, table: str = "store") -> Change:
-    return lambda c: add_visibility(c, catalogue(), table, record, store)
+    return lambda c: add_visibility(c, core_catalogue(), table, record, store)
 
 
 def sees_no_more(record: str, store: str, table: str = "store") -> Change:
-    return lambda c: remove_visibility(c, catalogue(), table, record, store)
+    return lambda c: remove_visibility(c, core_catalogue(), table, record, store)
 
 
 def moves(store: str, site: int) -> Change:
-    return lambda c: assign_store(c, catalogue(), read_topology(c), store, site, CopyType.COLLECTOR)
+    return lambda c: assign_store(c, core_catalogue(), read_topology(c), store, site, CopyType.COLLECTOR)
 
 
 def collects(store: str, site: int) -> Change:
-    return lambda c: set_sync_with(c, catalogue(), store, site, SyncWith.ACTIVE_COLLECTOR)
+    return lambda c: set_sync_with(c, core_catalogue(), store, site, SyncWith.ACTIVE_COLLECTOR)
 
 
 AUTOMATIC = {
@@ -128,11 +128,11 @@ def test_the_copy_that_was_active_stays_only_where_something_sees_it(central: sq
 def test_visibility_is_listed_and_may_be_said_twice(central: sqlite3.Connection) -> None:
     for table, record in (("item", "item-1"), ("name", "name-far"), ("store", "own")):
         assert [sees(record, "third", table)(central)["changed"] for _ in range(2)] == [True, False]
-    assert list_visibility(central, catalogue(), "item", "third") == [{"table": "item", "id": "item-1"}]
+    assert list_visibility(central, core_catalogue(), "item", "third") == [{"table": "item", "id": "item-1"}]
     names = [{"table": "name", "id": "name-far"}, {"table": "name", "id": "name-own"}]
     for table in ("name", "store"):  # a store is visible by its name
-        assert list_visibility(central, catalogue(), table, "third") == names
-        assert list_visibility(central, catalogue(), table, "far") == []
+        assert list_visibility(central, core_catalogue(), table, "third") == names
+        assert list_visibility(central, core_catalogue(), table, "far") == []
     for table, record in (("item", "item-1"), ("name", "name-far"), ("store", "own")):
         assert [sees_no_more(record, "third", table)(central)["changed"] for _ in range(2)] == [True, False]
     assert central.execute("SELECT count(*) FROM name_visibility, item_visibility").fetchone() == (0,)
@@ -160,7 +160,7 @@ def test_visibility_is_edited_on_the_primary_only(central: sqlite3.Connection) -
     sees("item-1", "third", "item")(central)
     with administering(central):
         central.execute("UPDATE site SET is_primary = (id = '2')")
-    refresh_topology(central, catalogue())
+    refresh_topology(central, core_catalogue())
     for change in (sees("far", "third"), sees_no_more("item-1", "third", "item")):
         with pytest.raises(Refused) as refused:
             change(central)
@@ -169,7 +169,7 @@ def test_visibility_is_edited_on_the_primary_only(central: sqlite3.Connection) -
 
 def test_a_rehearsal_tells_what_would_happen_and_changes_nothing(central: sqlite3.Connection) -> None:
     before = list(central.iterdump())
-    rehearse = partial(change_topology, central, catalogue(), sees("far", "third"))
+    rehearse = partial(change_topology, central, core_catalogue(), sees("far", "third"))
     told = rehearse(dry_run=True)
     assert list(central.iterdump()) == before
     assert told["copies"] == [{"store": "far", "site": THERE, "before": "none", "after": "transfer"}]
@@ -192,7 +192,7 @@ def test_visibility_goes_to_the_site_where_its_store_is_active_and_nowhere_else(
     owner, reader, stranger = (central.add(tmp_path, number) for number in (2, 3, 4))
     central.collect(owner.store, reader)
     for site, (table, record) in product((owner, stranger), (("item", "item-1"), ("name", "name"))):
-        central.write(lambda c, s=site.store, t=table, r=record: add_visibility(c, catalogue(), t, r, s))  # type: ignore[misc]
+        central.write(lambda c, s=site.store, t=table, r=record: add_visibility(c, core_catalogue(), t, r, s))  # type: ignore[misc]
     for site in (owner, reader, stranger):
         assert synchronise(central, site).in_agreement
     seen = {

@@ -22,7 +22,6 @@ from central_node.storage.roster import (
 )
 from central_node.storage.steps import refresh_topology, route_own, take_frames, wake_held
 from engine.catalogue.codec import codec, record_hash
-from engine.catalogue.descriptors import catalogue
 from engine.errors import PackhorseError
 from engine.rules.topology import CENTRAL_SITE, CopyType
 from engine.rules.versions import Term, Version
@@ -31,6 +30,7 @@ from engine.storage.configuration import read_topology
 from engine.storage.feeds import Routed, publish
 from engine.storage.pages import Cursor, advanced, read_page, read_wanted
 from engine.storage.records import Change, Key, Writer, applying, read_states, write_changes
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.site_end import NOW, PLENTY, Node
 
 Told = session_pb2.Acknowledgement | PackhorseError | None
@@ -60,7 +60,7 @@ class CentralEnd(Node):
         self.era += 1
         era = self.era
         self.write(lambda c: begin_era(c, era))
-        self.write(lambda c: refresh_topology(c, catalogue()))
+        self.write(lambda c: refresh_topology(c, core_catalogue()))
 
     def restart(self) -> None:
         """See Node."""
@@ -91,13 +91,13 @@ class CentralEnd(Node):
     def write_for_another(self, scope: str, root: Key, version: Version, *records: document_pb2.Record) -> None:
         """Writes records of another owner, as a restored central that creates them anew would."""
         every = [(record.table, record.id) for record in records]
-        in_document = root[1] if catalogue().members_of(root[0]) else ""
+        in_document = root[1] if core_catalogue().members_of(root[0]) else ""
 
         def work(connection: sqlite3.Connection) -> None:
             before = read_states(connection, every)
             changes = []
             for record in records:
-                table = catalogue()[record.table]
+                table = core_catalogue()[record.table]
                 row = None if record.deleted else codec(table).decode(record.content).row
                 canonical = codec(table).canonical(row, b"") if row is not None else b""
                 told = record_hash(record.table, record.id, *version, canonical)
@@ -140,13 +140,13 @@ class CentralEnd(Node):
         """Routes what was edited here, and does what follows, to the end."""
         waits = "SELECT 1 FROM sync_outbox WHERE token <> framed_token UNION SELECT 1 FROM sync_work WHERE problem = ''"
         while self.one(waits):
-            self.write(lambda c: route_own(c, catalogue(), read_topology(c), NOW))
-            self.write(lambda c: do_follow_up(c, catalogue(), read_topology(c)))
+            self.write(lambda c: route_own(c, core_catalogue(), read_topology(c), NOW))
+            self.write(lambda c: do_follow_up(c, core_catalogue(), read_topology(c)))
 
     def wake(self) -> None:
         """Judges documents again whose wait is over."""
         while self.one("SELECT 1 FROM sync_held WHERE ready = 1"):
-            self.write(lambda c: wake_held(c, catalogue(), read_topology(c), NOW))
+            self.write(lambda c: wake_held(c, core_catalogue(), read_topology(c), NOW))
 
     def open(self, hello: session_pb2.Hello) -> Session:
         """Judges a Hello; configuration comes inside Welcome. Raises Refused."""
@@ -160,7 +160,9 @@ class CentralEnd(Node):
             if cursor is not None:
                 changes = [change for change in made.changes if change.scope == cursor.scope]
                 made.changes[:] = [change for change in made.changes if change.scope != cursor.scope]
-                page = read_page(connection, catalogue(), [cursor], writer, frozenset(catalogue().tables), PLENTY)
+                page = read_page(
+                    connection, core_catalogue(), [cursor], writer, frozenset(core_catalogue().tables), PLENTY
+                )
                 if changes or page.sections:
                     body, told = pack(document_pb2.PullBody(subscriptions=changes, sections=page.sections))
                     made.welcome.configuration.body, made.welcome.configuration.hash = body, told
@@ -218,14 +220,14 @@ class CentralEnd(Node):
 
     def take_together(self, submitted: Sequence[Submitted]) -> list[Told]:
         """Takes frames of any sessions, all in one transaction."""
-        taken = self.write(lambda c: take_frames(c, catalogue(), read_topology(c), submitted, NOW))
+        taken = self.write(lambda c: take_frames(c, core_catalogue(), read_topology(c), submitted, NOW))
         return taken.acknowledgements
 
     def page(self, session: Session, records: int = PLENTY) -> document_pb2.PullBody | None:
         """The next page for a session, which counts as sent; None when there is nothing."""
-        tables = frozenset(catalogue().tables)
+        tables = frozenset(core_catalogue().tables)
         every = list(session.cursors.values())
-        page = self.read(lambda c: read_page(c, catalogue(), every, session.writer, tables, records))
+        page = self.read(lambda c: read_page(c, core_catalogue(), every, session.writer, tables, records))
         body = document_pb2.PullBody(subscriptions=session.changes, sections=page.sections)
         session.changes.clear()
         session.cursors.update(advanced(session.cursors, page.sections))
@@ -234,7 +236,7 @@ class CentralEnd(Node):
     def wanted(self, session: Session, keys: Iterable[Key]) -> document_pb2.PullBody:
         """The documents that a site has asked for."""
         asked, scopes = list(keys), frozenset(session.cursors)
-        found = self.read(lambda c: read_wanted(c, catalogue(), list(asked), scopes, limit_bytes=1 << 30))
+        found = self.read(lambda c: read_wanted(c, core_catalogue(), list(asked), scopes, limit_bytes=1 << 30))
         return document_pb2.PullBody(wanted=found.documents)
 
     def note(self, session: Session) -> None:

@@ -3,17 +3,17 @@
 from packhorse.sync.v1 import document_pb2
 
 from engine.catalogue.codec import codec
-from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import RowValue
 from engine.rules.versions import NEVER, Version
 from engine.session.frames import to_wire
+from field_lab.core_catalogue import core_catalogue
 
 
 def record(table: str, **values: RowValue) -> document_pb2.Record:
     """A record with content; the columns that are not named have their defaults."""
-    columns = catalogue()[table].columns
+    columns = core_catalogue()[table].columns
     row = tuple(values.get(column.name, None if column.optional else column.default) for column in columns)
-    return document_pb2.Record(table=table, id=str(values["id"]), content=codec(catalogue()[table]).encode(row))
+    return document_pb2.Record(table=table, id=str(values["id"]), content=codec(core_catalogue()[table]).encode(row))
 
 
 def gone(table: str, record_id: str) -> document_pb2.Record:

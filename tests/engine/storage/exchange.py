@@ -22,7 +22,6 @@ from central_node.storage.roster import (
 from central_node.storage.steps import refresh_topology
 from central_node.storage.tables import CENTRAL_TABLES
 from central_node.storage.topology import add_site, assign_store, found_central
-from engine.catalogue.descriptors import catalogue
 from engine.rules.topology import CopyType
 from engine.storage.configuration import read_topology
 from engine.storage.database import transact
@@ -32,6 +31,7 @@ from engine.storage.records import read_meta
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
 from engine.storage.wants import read_wants
+from field_lab.core_catalogue import core_catalogue
 from site_node.storage.notes import found_site
 from tests.engine.storage.central_end import CentralEnd, Session
 from tests.engine.storage.site_end import NOW, PLENTY, SiteEnd
@@ -91,7 +91,7 @@ class Exchange:
 
     def differing(self, site: SiteEnd, session: Session) -> list[str]:
         """What keeps central and site from agreement: scopes, and what waits or is held."""
-        tables = frozenset(catalogue().tables)
+        tables = frozenset(core_catalogue().tables)
         found = self.central.read(lambda c: read_checkpoint(c, site.number, session.cursors, {}, 1, tables))
         assert found is not None, "something was not sent yet"
         checkpoint = found
@@ -131,7 +131,7 @@ def _founded() -> tuple[tuple[str, bytes], ...]:
         folder = Path(name)
         for number in (1, *SITES):
             connection = open_writer(folder / f"node-{number}.db")
-            prepare(connection, catalogue(), CENTRAL_TABLES if number == 1 else ())
+            prepare(connection, core_catalogue(), CENTRAL_TABLES if number == 1 else ())
             transact(connection, _found_central_data if number == 1 else lambda c, n=number: _found_site(c, n))  # type: ignore[misc]
             connection.close()
         made = Exchange(folder)
@@ -149,7 +149,7 @@ def _found_site(connection: sqlite3.Connection, number: int) -> None:
 
 
 def _found_central_data(connection: sqlite3.Connection) -> None:
-    found_central(connection, catalogue(), "central")
+    found_central(connection, core_catalogue(), "central")
     connection.execute("INSERT INTO unit (id, name) VALUES ('each', 'each')")
     connection.execute("INSERT INTO name (id, name) VALUES ('name', 'name')")
     for item in ("item-1", "item-2"):
@@ -164,7 +164,7 @@ def _found_central_data(connection: sqlite3.Connection) -> None:
         enrol(connection, secret, f"installation-{number}", bytes(32), bytes([number] * 16), NOW)
         add_site(connection, number, f"site {number}")
     for number in (1, *SITES):
-        refresh_topology(connection, catalogue())
+        refresh_topology(connection, core_catalogue())
         topology = read_topology(connection)
-        assign_store(connection, catalogue(), topology, f"store-{number}", number, CopyType.COLLECTOR)
-    refresh_topology(connection, catalogue())
+        assign_store(connection, core_catalogue(), topology, f"store-{number}", number, CopyType.COLLECTOR)
+    refresh_topology(connection, core_catalogue())

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from central_node.storage.steps import refresh_topology
 from central_node.storage.tables import CENTRAL_TABLES
 from central_node.storage.topology import add_site, assign_store, found_central
-from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import ColumnType, Row, RowValue, Table
 from engine.rules.authority import RIGHT_OF_KIND, Right
 from engine.rules.topology import CENTRAL_SITE, Copy, CopyType, Site, Topology
@@ -23,6 +22,7 @@ from engine.storage.database import transact
 from engine.storage.records import Key, applying
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
+from field_lab.core_catalogue import core_catalogue
 
 HERE = 2
 """Number of the site whose database `site_database` makes."""
@@ -56,7 +56,7 @@ class Contents(NamedTuple):
 def site_database(path: Path) -> sqlite3.Connection:
     """The database of site 2, which has active copies of `own` and `second` and a collector copy of `far`."""
     connection = open_writer(path)
-    prepare(connection, catalogue())
+    prepare(connection, core_catalogue())
     copies = [
         *(Copy(store, HERE, CopyType.ACTIVE, TERMS[store]) for store in ("own", "second")),
         *(Copy(store, CENTRAL_SITE, CopyType.COLLECTOR) for store in ("own", "second")),
@@ -74,7 +74,7 @@ def site_database(path: Path) -> sqlite3.Connection:
                     connection, "store_copy", id=f"{copy.store_id}@{copy.site}", store_id=copy.store_id,
                     site=copy.site, type=copy.type.value, term=copy.term.counter, term_id=copy.term.random,
                 )  # fmt: skip
-        write_rights(connection, catalogue(), HERE, topology)
+        write_rights(connection, core_catalogue(), HERE, topology)
         connection.execute("UPDATE sync_counter SET last = 100")
 
     transact(connection, fill)
@@ -84,19 +84,19 @@ def site_database(path: Path) -> sqlite3.Connection:
 def central_database(path: Path) -> sqlite3.Connection:
     """The database of a central node, which is the primary and has active copies of `own` and `second`."""
     connection = open_writer(path)
-    prepare(connection, catalogue(), CENTRAL_TABLES)
+    prepare(connection, core_catalogue(), CENTRAL_TABLES)
 
     def fill(_: sqlite3.Connection) -> None:
-        found_central(connection, catalogue(), "central")
+        found_central(connection, core_catalogue(), "central")
         with applying(connection):
             _insert_central_data(connection)
             _insert_store_data(connection)
         add_site(connection, HERE, "here")
         for store, site in (("own", CENTRAL_SITE), ("second", CENTRAL_SITE), ("far", HERE)):
-            refresh_topology(connection, catalogue())
+            refresh_topology(connection, core_catalogue())
             topology = read_topology(connection)
-            assign_store(connection, catalogue(), topology, store, site, CopyType.COLLECTOR)
-        refresh_topology(connection, catalogue())
+            assign_store(connection, core_catalogue(), topology, store, site, CopyType.COLLECTOR)
+        refresh_topology(connection, core_catalogue())
         connection.execute("DELETE FROM sync_outbox")
 
     transact(connection, fill)
@@ -131,7 +131,7 @@ def _insert(connection: sqlite3.Connection, table: str, **values: RowValue) -> N
     connection.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
 
 
-def read_contents(connection: sqlite3.Connection, tables: Iterable[str] = tuple(catalogue().tables)) -> Contents:
+def read_contents(connection: sqlite3.Connection, tables: Iterable[str] = tuple(core_catalogue().tables)) -> Contents:
     """All rows of these synchronised tables, the outbox, the rights and the last token."""
     rows = {(table, row[0]): row for table in tables for row in connection.execute(f"SELECT * FROM {table}")}
     outbox = {
@@ -186,11 +186,11 @@ def capture_flaws(before: Contents, after: Contents, expected: Iterable[Key]) ->
 
 
 def _entry_flaws(key: Key, entry: Entry, before: Contents, after: Contents) -> list[str]:
-    table = catalogue()[key[0]]
+    table = core_catalogue()[key[0]]
     row = after.rows.get(key) or before.rows[key]
     root = (table.parent, str(table.value(row, table.parent_column))) if table.parent else key
     root_row = after.rows.get(root) or before.rows[root]
-    root_table, right = catalogue()[root[0]], RIGHT_OF_KIND[table.kind]
+    root_table, right = core_catalogue()[root[0]], RIGHT_OF_KIND[table.kind]
     store = str(root_table.value(root_row, root_table.store_column)) if right is Right.STORE else ""
     expected = {"root": root, "store_id": store, "term": after.rights.get((right, store))}
     told = entry._asdict()
@@ -214,6 +214,6 @@ def members_in(rows: Mapping[Key, Row], root: Key) -> list[Key]:
     return [
         key
         for key, row in rows.items()
-        for table in [catalogue()[key[0]]]
+        for table in [core_catalogue()[key[0]]]
         if table.parent == root[0] and table.value(row, table.parent_column) == root[1]
     ]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from packhorse.sync.v1 import document_pb2
 
-from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import RowValue
 from engine.rules.versions import Version
 from engine.storage.eviction import Place, evict_some, reach_checkpoint
 from engine.storage.records import Key, applying
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
+from field_lab.core_catalogue import core_catalogue
 from site_node.storage.notes import found_site
 from tests.engine.storage.documents import document, gone, record
 from tests.engine.storage.site_end import NOW, SiteEnd
@@ -79,7 +79,7 @@ class ScopedSite(SiteEnd):
         place = Place() if self.write(lambda c: reach_checkpoint(c, looks_at_hidden=True)) else None
         while place is not None:
             yield place
-            place = self.write(partial(evict_some, catalogue=catalogue(), place=place, now=NOW))
+            place = self.write(partial(evict_some, catalogue=core_catalogue(), place=place, now=NOW))
 
     def write_row(self, table: str, record_id: str, **columns: RowValue) -> None:
         """A row that no feed has brought, and that no trigger is asked about."""
@@ -108,7 +108,7 @@ def scoped_site() -> Iterator[ScopedSite]:
     with tempfile.TemporaryDirectory(prefix="packhorse-scoped-") as name:
         path = Path(name) / "node.db"
         connection = open_writer(path)
-        prepare(connection, catalogue())
+        prepare(connection, core_catalogue())
         connection.execute("BEGIN")
         found_site(connection, SITE, "site 2", "installation", bytes(16))
         connection.execute("COMMIT")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code, PeerProblem
 from engine.session.frames import pack, unpack
 from engine.storage.chain import stored_frames
@@ -19,6 +18,7 @@ from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Key, Writer, read_meta, write_meta
 from engine.storage.settle import retry_deferred, settle
 from engine.storage.sqlite_file import open_writer
+from field_lab.core_catalogue import core_catalogue
 
 NOW = 1_000
 PLENTY = 10_000
@@ -57,7 +57,7 @@ class Node:
         """Every row of these tables, or of all synchronised ones."""
         return {
             (table, row[0]): row
-            for table in tables or tuple(catalogue().tables)
+            for table in tables or tuple(core_catalogue().tables)
             for row in self.connection.execute(f"SELECT * FROM {table}")
         }
 
@@ -97,7 +97,7 @@ class SiteEnd(Node):
 
     def cut(self, records: int = 500) -> document_pb2.Frame | None:
         """Cuts the next frame."""
-        return self.write(lambda c: cut_frame(c, catalogue(), self.number, NOW, (records, 1 << 20)))
+        return self.write(lambda c: cut_frame(c, core_catalogue(), self.number, NOW, (records, 1 << 20)))
 
     def frames(self) -> list[document_pb2.Frame]:
         """The frames that are not acknowledged, with the bytes that they were cut with."""
@@ -117,7 +117,7 @@ class SiteEnd(Node):
                 epoch=bytes.fromhex(self.me.epoch),
                 lineage_token=bytes.fromhex(meta.get("lineage_token", "")),
                 era=int(meta.get("era", "0")),
-                tables=list(catalogue().tables),
+                tables=list(core_catalogue().tables),
                 position_count=len(positions),
                 positions_hash=positions_hash((p.scope, p.generation, p.position) for p in positions),
                 configuration=next((p for p in positions if p.scope == f"site/{self.number}"), None),
@@ -144,7 +144,7 @@ class SiteEnd(Node):
             retry_deferred(connection)
             if welcome.HasField("configuration"):
                 body = unpack(document_pb2.PullBody, welcome.configuration.body, welcome.configuration.hash)
-                apply_pull(connection, catalogue(), self.me, body, NOW)
+                apply_pull(connection, core_catalogue(), self.me, body, NOW)
             return read_positions(connection) if welcome.send_positions else []
 
         return self.write(store)
@@ -154,7 +154,7 @@ class SiteEnd(Node):
         packed = unpack(document_pb2.PullBody, *pack(body))
 
         def apply(connection: sqlite3.Connection) -> Received:
-            received = apply_pull(connection, catalogue(), self.me, packed, NOW)
+            received = apply_pull(connection, core_catalogue(), self.me, packed, NOW)
             if era is not None:
                 write_meta(connection, era=str(era))
             return received
@@ -165,4 +165,4 @@ class SiteEnd(Node):
         """What a checkpoint lets go, piece by piece."""
         place = Place() if self.write(lambda c: reach_checkpoint(c, looks_at_hidden=True)) else None
         while place is not None:
-            place = self.write(partial(evict_some, catalogue=catalogue(), place=place, now=NOW))
+            place = self.write(partial(evict_some, catalogue=core_catalogue(), place=place, now=NOW))

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import ColumnType, Row, RowValue, Table
 from engine.storage.records import Key
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.nodes import Contents, edited_column, members_in
 
 CLAUSES = ("", "OR REPLACE ", "OR IGNORE ", "OR ABORT ", "OR FAIL ", "OR ROLLBACK ")
@@ -99,4 +99,4 @@ def _updates(table: Table, column: str, value: RowValue, record_id: str) -> Iter
 
 def table_of(key: Key) -> Table:
     """The table of a record."""
-    return catalogue()[key[0]]
+    return core_catalogue()[key[0]]

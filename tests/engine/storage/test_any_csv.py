@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import ColumnType
 from engine.errors import Code, Refused
 from engine.storage.csv_import import read_import, write_import
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.nodes import read_contents, undone
 from tests.garbling import EXAMPLES
 
@@ -23,7 +23,13 @@ FUZZ = settings(
     deadline=None, database=None, max_examples=2 * EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 TABLES = ["unit", "item", "name", "store", "stock_line", "invoice", "invoice_line", "site", "no_such_table"]
-COLUMNS = [*sorted({column.name for table in catalogue() for column in table.columns}), "colour", "", "ID", "\ufeffid"]
+COLUMNS = [
+    *sorted({column.name for table in core_catalogue() for column in table.columns}),
+    "colour",
+    "",
+    "ID",
+    "\ufeffid",
+]
 STRANGE = [
     *("", "own", "unit-1", "-1", "1e5", "NaN", "2026-02-30", str(1 << 63), "9" * 5_000, "x" * 300, "x" * (1 << 21)),
     *("\x00", "\ud7ff", '"', '""', 'a"b', "a\nb", "a\rb", ";", "\t", "=1+1", "'; DROP TABLE item; --", "\u2028"),
@@ -43,13 +49,13 @@ INSIDE = ("Traceback", "Error", "sqlite3", "<class", "0x", "None", "codec")
 
 def value(draw: st.DrawFn, table: str, column: str) -> str:
     """A value that fits its column, nine times of ten."""
-    known = catalogue()[table].index if table in catalogue() else {}
+    known = core_catalogue()[table].index if table in core_catalogue() else {}
     if column not in known or draw(st.integers(0, 9)) == 0:
         return draw(VALUES)
     if column == "id":
         return draw(st.sampled_from(["new", "new-2", "new-3", "new-4", "unit-1", "item-1"]))
-    fitting = FITTING.get(catalogue()[table].column(column).type)
-    return draw(st.sampled_from(fitting or list(catalogue()[table].column(column).words.values())))
+    fitting = FITTING.get(core_catalogue()[table].column(column).type)
+    return draw(st.sampled_from(fitting or list(core_catalogue()[table].column(column).words.values())))
 
 
 @st.composite
@@ -58,7 +64,7 @@ def files(draw: st.DrawFn) -> tuple[str, bytes]:
     table = draw(st.sampled_from(TABLES))
     if draw(st.integers(0, 19)) == 0:
         return table, draw(st.binary(max_size=200))
-    own = list(catalogue()[table].column_names) if table in catalogue() else COLUMNS
+    own = list(core_catalogue()[table].column_names) if table in core_catalogue() else COLUMNS
     header = ["id", *draw(st.lists(st.sampled_from(own[1:]), unique=True, max_size=4))]
     if draw(st.integers(0, 3)) == 0:
         header = draw(st.lists(st.sampled_from(COLUMNS), max_size=5))
@@ -99,7 +105,7 @@ def test_any_file_is_imported_as_it_reads_or_refused_by_name(
         before = read_contents(central)
         central.execute("SAVEPOINT import")
         try:
-            plan = read_import(catalogue(), table, path, options["mapping"], options["fixed"], last_wins)
+            plan = read_import(core_catalogue(), table, path, options["mapping"], options["fixed"], last_wins)
             told = write_import(central, plan)
         except Refused as error:
             event(error.code)
@@ -114,7 +120,7 @@ def test_any_file_is_imported_as_it_reads_or_refused_by_name(
         assert told["imported"] == len(plan.rows) <= told["rows_read"]
         for row in plan.rows:
             values = dict(zip(plan.columns, row, strict=True))
-            there = dict(zip(catalogue()[table].column_names, after.rows[table, str(values["id"])], strict=True))
+            there = dict(zip(core_catalogue()[table].column_names, after.rows[table, str(values["id"])], strict=True))
             assert {name: there[name] for name in values} == values
         assert {key for key in after.rows if after.rows[key] != before.rows.get(key)} <= {
             (table, str(dict(zip(plan.columns, row, strict=True))["id"])) for row in plan.rows
@@ -131,7 +137,7 @@ def test_a_strange_file_is_refused_soon(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     begin = time.process_time()
     with pytest.raises(Refused) as caught:
-        read_import(catalogue(), "unit", path, {}, {})
+        read_import(core_catalogue(), "unit", path, {}, {})
     assert caught.value.code is Code.CSV_WRONG and len(caught.value.what) < 2_000
     assert time.process_time() - begin < 5.0
 
@@ -141,5 +147,5 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     for path in (pipe, Path("/dev/zero"), tmp_path, tmp_path / "missing", Path("a\x00b"), Path("a\ud800b")):
         with pytest.raises(Refused) as caught:
-            read_import(catalogue(), "unit", path, {}, {})
+            read_import(core_catalogue(), "unit", path, {}, {})
         assert caught.value.code is Code.CSV_WRONG, path

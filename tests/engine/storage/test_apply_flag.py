@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.catalogue.descriptors import catalogue
 from engine.storage.records import applying
 from engine.storage.schema import prepare, repair_schema, schema_is_whole
 from engine.storage.sqlite_file import open_writer
 from engine.storage.triggers import triggers_of
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.exchange import exchange
 from tests.engine.storage.nodes import execute, site_database
 
@@ -30,6 +30,7 @@ _WORDS = frozenset(
         "when",
         "cast",
         "sync_outbox",
+        "sync_work",
         "conflict",
         "raise",
     ]
@@ -41,7 +42,7 @@ def test_f23_triggers_use_built_in_functions_only() -> None:
     plain = sqlite3.connect(":memory:")
     known = {row[0] for row in plain.execute("SELECT name FROM pragma_function_list WHERE builtin = 1")}
     plain.close()
-    for name, sql in triggers_of(catalogue()).items():
+    for name, sql in triggers_of(core_catalogue()).items():
         code = re.sub(r"'(?:[^']|'')*'", "''", sql)
         called = {word.lower() for word in re.findall(r"\b([A-Za-z_]\w*)\s*\(", code)}
         assert called <= known | _WORDS, f"{name} calls {sorted(called - known - _WORDS)}"
@@ -95,15 +96,15 @@ def test_f23_a_flag_that_somebody_committed_is_cleared_and_noted(tmp_path: Path,
     """Otherwise every edit from then on would be neither checked nor captured."""
     path = tmp_path / "node.db"
     connection = site_database(path)
-    assert schema_is_whole(connection, catalogue())
+    assert schema_is_whole(connection, core_catalogue())
     connection.execute(f"UPDATE sync_flag SET {flag} = 1")
-    assert not schema_is_whole(connection, catalogue())
+    assert not schema_is_whole(connection, core_catalogue())
     if when == "at the start":
         connection.close()
         connection = open_writer(path)
-        assert prepare(connection, catalogue())
+        assert prepare(connection, core_catalogue())
     else:
-        repair_schema(connection, catalogue())
+        repair_schema(connection, core_catalogue())
     assert connection.execute("SELECT applying, administering FROM sync_flag").fetchone() == (0, 0)
     noted = connection.execute("SELECT value FROM sync_status WHERE key = 'schema_repaired'").fetchone()
     assert "sync_flag" in noted[0]

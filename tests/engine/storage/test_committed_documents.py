@@ -6,11 +6,11 @@ from itertools import product
 import pytest
 from packhorse.sync.v1 import document_pb2, session_pb2
 
-from engine.catalogue.descriptors import catalogue
 from engine.rules.versions import Version
 from engine.session.frames import unpack
 from engine.storage.push import cut_frame
 from engine.storage.records import Key
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.documents import document, record
 from tests.engine.storage.exchange import Exchange, exchange
 from tests.engine.storage.nodes import HERE, execute, read_contents, undone
@@ -97,7 +97,7 @@ KEYS: tuple[Key, ...] = (
 
 def sent_contents(connection: sqlite3.Connection) -> dict[str, bytes]:
     """Id -> content of every record in the next frame."""
-    frame = cut_frame(connection, catalogue(), HERE, 0)
+    frame = cut_frame(connection, core_catalogue(), HERE, 0)
     assert frame is not None
     body = unpack(document_pb2.FrameBody, frame.body, frame.hash)
     return {record.id or document.id: record.content for document in body.documents for record in document.records}
@@ -109,7 +109,7 @@ def test_f21_unknown_fields_outlive_every_edit(site: sqlite3.Connection, key: Ke
     """A program of today edits or replaces a record that a newer one has written."""
     chosen.apply(site)
     row = read_contents(site).rows[key]
-    for statement in every_statement(catalogue()[key[0]], row, "new-1"):
+    for statement in every_statement(core_catalogue()[key[0]], row, "new-1"):
         if statement.effect is not Effect.UPDATES:
             continue
         with undone(site):
@@ -122,7 +122,7 @@ def test_f21_unknown_fields_outlive_every_edit(site: sqlite3.Connection, key: Ke
 @pytest.mark.parametrize("key", KEYS, ids=str)
 def test_f21_a_deleted_record_takes_its_unknown_fields_along(site: sqlite3.Connection, key: Key) -> None:
     row = read_contents(site).rows[key]
-    columns = ", ".join(catalogue()[key[0]].column_names)
+    columns = ", ".join(core_catalogue()[key[0]].column_names)
     again = f"INSERT INTO {key[0]} ({columns}) VALUES ({', '.join('?' * len(row))})"
     with undone(site):
         site.execute("INSERT INTO sync_unknown VALUES (?, ?, ?)", (*key, UNKNOWN))

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.catalogue.descriptors import catalogue
 from engine.rules.authority import Right
 from engine.storage.digests import read_digests
 from engine.storage.eviction import Phase, Place, evict_some
 from engine.storage.records import Key
+from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import flaws
 from tests.engine.storage.documents import document, record
 from tests.engine.storage.scoped import V1, V2, ScopedSite, scoped_site
@@ -210,7 +210,7 @@ def die_within(site: ScopedSite, place: Place) -> None:
     """A piece was done and not committed when the process ended."""
 
     def work(connection: sqlite3.Connection) -> None:
-        evict_some(connection, catalogue(), place, 0)
+        evict_some(connection, core_catalogue(), place, 0)
         raise InterruptedError
 
     with pytest.raises(InterruptedError):

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 from packhorse.sync.v1 import document_pb2, session_pb2
 
-from engine.catalogue.descriptors import catalogue
 from engine.errors import Code
 from engine.rules.topology import CopyType
 from engine.rules.versions import Term
 from engine.storage.integrity import kept_aside
 from engine.storage.receive import apply_pull
 from engine.storage.wants import read_wants
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.exchange import Exchange, exchange
 from tests.engine.storage.site_end import NOW, SiteEnd
 
@@ -123,7 +123,7 @@ def test_it_may_die_at_any_moment(country: Exchange, dies: str, keeps: CopyType)
 
 
 def dies_while_applying(site: SiteEnd, body: document_pb2.PullBody) -> None:
-    apply_pull(site.connection, catalogue(), site.me, body, NOW)
+    apply_pull(site.connection, core_catalogue(), site.me, body, NOW)
     raise KeyError
 
 

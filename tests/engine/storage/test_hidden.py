@@ -4,19 +4,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import Column, Kind, Table
 from engine.storage.eviction import Phase
 from engine.storage.integrity import mend
 from engine.storage.records import Key
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.scoped import V2, ScopedSite, scoped_site
 from tests.engine.storage.site_end import NOW
 
 REFERENCES = [
     (table, column)
-    for table in catalogue()
+    for table in core_catalogue()
     for column in table.references
-    if column.name != table.parent_column and not catalogue()[column.refers_to].parent
+    if column.name != table.parent_column and not core_catalogue()[column.refers_to].parent
 ]
 HIDDEN, OTHER = "hidden", "other"
 
@@ -104,11 +104,11 @@ def test_f36_a_hidden_record_that_comes_back_is_shown() -> None:
         assert site.has(("item", "i"))
 
 
-@pytest.mark.parametrize("name", [t.name for t in catalogue() if t.kind is Kind.CENTRAL and not t.parent])
+@pytest.mark.parametrize("name", [t.name for t in core_catalogue() if t.kind is Kind.CENTRAL and not t.parent])
 def test_f36_a_tombstone_hides_what_an_own_document_refers_to(name: str) -> None:
     with scoped_site() as site:
         site.put("central", (name, "used"), (name, "unused"))
-        referring = catalogue().referring_to(name)
+        referring = core_catalogue().referring_to(name)
         if referring:
             site.write_row(referring[0][0].name, "referrer", **{referring[0][1]: "used"})
         site.delete("central", (name, "used"), (name, "unused"))
@@ -148,5 +148,5 @@ def test_f36_a_hidden_record_is_neither_asked_for_nor_put_aside() -> None:
         site.close("central")
         site.evict()
         assert len(site.hidden()) == 2
-        site.write(lambda c: mend(c, catalogue(), list(site.hidden()), NOW))
+        site.write(lambda c: mend(c, core_catalogue(), list(site.hidden()), NOW))
         assert site.one("SELECT count(*) FROM sync_want") == site.one("SELECT count(*) FROM sync_aside") == 0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.catalogue.descriptors import catalogue
 from engine.storage.pages import read_wanted
+from field_lab.core_catalogue import core_catalogue
 from tests.partners import Central, Site, connect, pull, synchronise
 
 DOCUMENTS, LINES, PAGE = 30, 40, 50
@@ -61,7 +61,7 @@ def test_what_was_wanted_comes_page_by_page_and_only_what_fits_is_read(two_sites
     while rest:
         queries: list[str] = []
         central.connection.set_trace_callback(queries.append)
-        work = partial(read_wanted, catalogue=catalogue(), roots=rest, scopes=scopes, limit_bytes=limit)
+        work = partial(read_wanted, catalogue=core_catalogue(), roots=rest, scopes=scopes, limit_bytes=limit)
         page = central.read(work)
         assert sum(document.ByteSize() for document in page.documents) <= limit
         assert 0 < sum("FROM invoice WHERE" in query for query in queries) <= len(page.documents) + 1

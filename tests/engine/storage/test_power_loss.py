@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.catalogue.descriptors import catalogue
 from engine.storage.aiosqlite_database import AiosqliteDatabase, open_database
 from engine.storage.push import cut_frame
+from field_lab.core_catalogue import core_catalogue
 from tests.partners import NOW, Central, Site, connect, pull
 
 FULL, NORMAL = 2, 1
@@ -28,7 +28,7 @@ def site_with_configuration(tmp_path: Path) -> Site:
 
 @pytest.fixture(name="database")
 async def database_of_the_site(site: Site) -> AsyncIterator[AiosqliteDatabase]:
-    database = await open_database(site.path, catalogue())
+    database = await open_database(site.path, core_catalogue())
     yield database
     await database.close()
 
@@ -51,7 +51,7 @@ async def cut(database: AiosqliteDatabase, site: Site) -> int:
     """Stores a frame as a session does; returns how durable that commit was."""
 
     def work(connection: sqlite3.Connection) -> int:
-        assert cut_frame(connection, catalogue(), site.number, NOW) is not None
+        assert cut_frame(connection, core_catalogue(), site.number, NOW) is not None
         return synchronous_of(connection)
 
     return await database.write(work)

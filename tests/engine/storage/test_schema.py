@@ -10,13 +10,14 @@ from packhorse.catalogue.v1 import options_pb2
 
 from central_node.storage.tables import CENTRAL_TABLES
 from engine.catalogue.codec import codec
-from engine.catalogue.descriptors import catalogue, catalogue_of
+from engine.catalogue.descriptors import catalogue_of
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError, Refused
 from engine.storage.records import applying
 from engine.storage.schema import APPLICATION_ID, MIGRATIONS, prepare, repair_schema, schema_is_whole
 from engine.storage.sqlite_file import open_writer
 from engine.storage.triggers import triggers_of
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.catalogue.dynamic import ID, central, changed_catalogue, field, file_of, message
 from tests.engine.storage.nodes import execute, read_contents, site_database
 
@@ -45,24 +46,24 @@ def shape(connection: sqlite3.Connection) -> Shape:
 
 def refusal(connection: sqlite3.Connection) -> PackhorseError:
     with pytest.raises(Refused) as caught:
-        prepare(connection, catalogue())
+        prepare(connection, core_catalogue())
     return caught.value
 
 
 def test_a_new_database_has_every_table_and_trigger(empty: sqlite3.Connection) -> None:
-    assert not prepare(empty, catalogue(), CENTRAL_TABLES)  # it was not another program that changed it
+    assert not prepare(empty, core_catalogue(), CENTRAL_TABLES)  # it was not another program that changed it
     found = shape(empty)
-    assert {("table", name) for name in catalogue().tables} <= found.keys()
+    assert {("table", name) for name in core_catalogue().tables} <= found.keys()
     assert ("table", "central_site") in found
-    assert {name: sql for (kind, name), sql in found.items() if kind == "trigger"} == triggers_of(catalogue())
-    assert schema_is_whole(empty, catalogue())
+    assert {name: sql for (kind, name), sql in found.items() if kind == "trigger"} == triggers_of(core_catalogue())
+    assert schema_is_whole(empty, core_catalogue())
     assert empty.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
     assert empty.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
 
 def test_the_sql_types_are_the_contract_with_other_programs(empty: sqlite3.Connection) -> None:
-    prepare(empty, catalogue())
-    for table in catalogue():
+    prepare(empty, core_catalogue())
+    for table in core_catalogue():
         columns = empty.execute(f"PRAGMA table_info({table.name})").fetchall()
         assert [row[1] for row in columns] == list(table.column_names)
         for (_, name, kind, not_null, _, key), column in zip(columns, table.columns, strict=True):
@@ -75,8 +76,8 @@ def test_the_sql_types_are_the_contract_with_other_programs(empty: sqlite3.Conne
 
 
 def test_f03_there_is_no_second_key_and_no_foreign_key(empty: sqlite3.Connection) -> None:
-    prepare(empty, catalogue())
-    for table in catalogue():
+    prepare(empty, core_catalogue())
+    for table in core_catalogue():
         unique = [row for row in empty.execute(f"PRAGMA index_list({table.name})") if row[2]]
         assert len(unique) == 1
         assert empty.execute(f"PRAGMA foreign_key_list({table.name})").fetchall() == []
@@ -86,7 +87,7 @@ def test_opening_again_changes_nothing(opened: sqlite3.Connection, tmp_path: Pat
     before = opened.total_changes, shape(opened)
     other = sqlite3.connect(tmp_path / "node.db", isolation_level=None)
     version = other.execute("PRAGMA data_version").fetchone()
-    assert not prepare(opened, catalogue())
+    assert not prepare(opened, core_catalogue())
     assert (opened.total_changes, shape(opened)) == before
     assert other.execute("PRAGMA data_version").fetchone() == version
     other.close()
@@ -164,30 +165,30 @@ def test_what_another_program_changed_is_found_and_mended(opened: sqlite3.Connec
     whole = shape(opened)
     for statement in DAMAGES[case]:
         opened.execute(statement)
-    assert not schema_is_whole(opened, catalogue())
-    assert prepare(opened, catalogue())
-    assert schema_is_whole(opened, catalogue())
+    assert not schema_is_whole(opened, core_catalogue())
+    assert prepare(opened, core_catalogue())
+    assert schema_is_whole(opened, core_catalogue())
     assert set(shape(opened)) == set(whole)
     assert {key: sql for key, sql in shape(opened).items() if key[0] == "trigger"} == {
         key: sql for key, sql in whole.items() if key[0] == "trigger"
     }
-    assert not prepare(opened, catalogue())
+    assert not prepare(opened, core_catalogue())
 
 
 def test_a_mended_trigger_captures_again(opened: sqlite3.Connection) -> None:
     opened.execute("DROP TRIGGER sync_invoice_after_update")
     assert execute(opened, EDIT) == ""
     assert read_contents(opened).outbox == {}
-    prepare(opened, catalogue())
+    prepare(opened, core_catalogue())
     assert execute(opened, EDIT) == ""
     assert set(read_contents(opened).outbox) == {("invoice", "invoice-1-own")}
 
 
 def test_a_missing_table_of_the_node_is_made_again(opened: sqlite3.Connection) -> None:
-    assert prepare(opened, catalogue(), CENTRAL_TABLES)
-    assert not prepare(opened, catalogue(), CENTRAL_TABLES)
+    assert prepare(opened, core_catalogue(), CENTRAL_TABLES)
+    assert not prepare(opened, core_catalogue(), CENTRAL_TABLES)
     opened.execute("DROP TABLE central_note")
-    assert prepare(opened, catalogue(), CENTRAL_TABLES)
+    assert prepare(opened, core_catalogue(), CENTRAL_TABLES)
     assert ("table", "central_note") in shape(opened)
 
 
@@ -218,7 +219,7 @@ def test_a_new_column_leaves_the_hash_of_its_rows_alone(opened: sqlite3.Connecti
     newer, before = changed_catalogue(ADDED), read_contents(opened)
     prepare(opened, newer)
     for key, row in read_contents(opened).rows.items():
-        assert codec(newer[key[0]]).canonical(row) == codec(catalogue()[key[0]]).canonical(before.rows[key])
+        assert codec(newer[key[0]]).canonical(row) == codec(core_catalogue()[key[0]]).canonical(before.rows[key])
 
 
 def test_a_column_that_becomes_known_takes_the_value_that_was_kept(opened: sqlite3.Connection) -> None:
@@ -235,13 +236,13 @@ def test_a_column_that_becomes_known_takes_the_value_that_was_kept(opened: sqlit
 def test_a_new_table_is_added_and_an_old_one_kept(opened: sqlite3.Connection) -> None:
     before = read_contents(opened)
     more = Catalogue(
-        dict(catalogue().tables) | dict(catalogue_of([file_of([message("Ward", central("ward"), ID)])]).tables)
+        dict(core_catalogue().tables) | dict(catalogue_of([file_of([message("Ward", central("ward"), ID)])]).tables)
     )
     assert prepare(opened, more)
     assert "CENTRAL_DATA_ON_PRIMARY" in execute(opened, "INSERT INTO ward (id) VALUES ('w')")
     with applying(opened):
         assert execute(opened, "INSERT INTO ward (id) VALUES ('w')") == ""
-    prepare(opened, catalogue())  # an older program: what it does not know stays
+    prepare(opened, core_catalogue())  # an older program: what it does not know stays
     assert opened.execute("SELECT id FROM ward").fetchall() == [("w",)]
     assert read_contents(opened).rows == before.rows
 
@@ -275,9 +276,9 @@ def test_a_failed_preparation_leaves_the_database_as_it_was(opened: sqlite3.Conn
 def test_a_repair_shares_the_transaction_of_its_caller_and_is_noted(opened: sqlite3.Connection) -> None:
     opened.execute("DROP TRIGGER sync_item_before_insert")
     opened.execute("BEGIN IMMEDIATE")
-    repair_schema(opened, catalogue())
+    repair_schema(opened, core_catalogue())
     noted = opened.execute("SELECT value FROM sync_status WHERE key = 'schema_repaired'").fetchone()
     assert "sync_item_before_insert" in noted[0]
-    assert schema_is_whole(opened, catalogue())
+    assert schema_is_whole(opened, core_catalogue())
     opened.execute("ROLLBACK")
-    assert not schema_is_whole(opened, catalogue())
+    assert not schema_is_whole(opened, core_catalogue())

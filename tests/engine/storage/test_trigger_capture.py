@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.catalogue.descriptors import catalogue
 from engine.rules.versions import Term
 from engine.storage.push import cut_frame
 from engine.storage.records import Key, write_states
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.nodes import (
     HERE,
     TERMS,
@@ -161,7 +161,7 @@ def test_f21_lines_that_lost_their_header_are_deleted_with_it(
         again = "INSERT OR IGNORE INTO invoice (id, store_id) VALUES ('invoice-1-own', 'own')"
         for sql in (again, again, "DELETE FROM invoice WHERE id = 'invoice-1-own'"):
             assert execute(site, sql) == ""
-        cut_frame(site, catalogue(), HERE, 0)
+        cut_frame(site, core_catalogue(), HERE, 0)
         told = {(row[0], row[1]) for row in site.execute("SELECT table_name, id FROM sync_in_flight WHERE deleted = 1")}
         rows = read_contents(site).rows
     assert document & rows.keys() == set()

@@ -5,10 +5,10 @@ from itertools import product
 
 import pytest
 
-from engine.catalogue.descriptors import catalogue
 from engine.limits import ID_BYTES_MAX
 from engine.rules.authority import Rule, rule_of
 from engine.storage.records import Key
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.nodes import PARENTS, capture_flaws, execute, read_contents, undone
 from tests.engine.storage.settings import EVERY_COMBINATION, EVERY_PAIR, RECURSION, Settings
 from tests.engine.storage.statements import INSERTS, UPDATES
@@ -110,7 +110,7 @@ def test_f03_ids_of_central_data_never_change(central: sqlite3.Connection, site:
     records: tuple[Key, ...] = (("unit", "unit-1"), ("item", "item-1"), ("name", "name-own"), ("store", "own"))
     changes = [(verb, key) for verb in UPDATES for key in records]
     at_central = [(f"{verb} {key[0]} SET id = 'zz' WHERE id = '{key[1]}'", Rule.ID_IMMUTABLE) for verb, key in changes]
-    at_site = [(sql, rule_of(catalogue()[key[0]])) for (sql, _), (_, key) in zip(at_central, changes, strict=True)]
+    at_site = [(sql, rule_of(core_catalogue()[key[0]])) for (sql, _), (_, key) in zip(at_central, changes, strict=True)]
     refusals_are_right(central, at_central, EVERY_PAIR)
     refusals_are_right(site, at_site, EVERY_PAIR)
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.catalogue.codec import codec
-from engine.catalogue.descriptors import catalogue
 from engine.catalogue.formats import parse
 from engine.catalogue.model import Column, ColumnType, Table
 from engine.rules.authority import Rule
 from engine.storage.push import cut_frame
 from engine.storage.records import Key, applying
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.nodes import HERE, capture_flaws, execute, read_contents, undone
 from tests.engine.storage.settings import EVERY_PAIR
 from tests.engine.storage.statements import UPDATES
@@ -83,13 +83,13 @@ def routes(table: Table) -> set[str]:
 
 def columns() -> Iterator[tuple[Key, Column]]:
     for key in RECORDS:
-        table = catalogue()[key[0]]
+        table = core_catalogue()[key[0]]
         yield from ((key, column) for column in table.columns if column.name not in routes(table))
 
 
 def _bounds(key: Key, column: Column) -> tuple[int, int]:
     """The smallest and the greatest number that the field of a column of integers holds."""
-    match catalogue()[key[0]].message.DESCRIPTOR.fields_by_name[column.name].type:
+    match core_catalogue()[key[0]].message.DESCRIPTOR.fields_by_name[column.name].type:
         case FieldDescriptor.TYPE_INT32:
             return -(2**31), 2**31 - 1
         case FieldDescriptor.TYPE_UINT32:
@@ -113,7 +113,7 @@ def begin(connection: sqlite3.Connection) -> None:
 def written(key: Key, column: Column, value: str) -> list[str]:
     """The statements that write a value into a column of a record, and into that of a new one."""
     table, name = key[0], column.name
-    route = next(iter(routes(catalogue()[table]) - {"id", ""}), "")
+    route = next(iter(routes(core_catalogue()[table]) - {"id", ""}), "")
     copied = f"id, {route}" if route else "id"
     new = f"'new-1', {route}" if route else "'new-1'"
     return [
@@ -163,7 +163,7 @@ def test_a_number_that_its_field_cannot_hold_is_refused(
 
 @pytest.mark.parametrize(("key", "column"), EVERY_COLUMN)
 def test_a_good_value_is_captured_and_travels(central: sqlite3.Connection, key: Key, column: Column) -> None:
-    table = catalogue()[key[0]]
+    table = core_catalogue()[key[0]]
     low, high = _bounds(key, column)
     good = [*GOOD.get(column.type, [f"'{word}'" for word in column.words.values()])]
     good += [f"{low}", f"{min(high, 2**63 - 1)}"] if column.type is ColumnType.INTEGER else []
@@ -255,5 +255,5 @@ def test_text_that_is_no_unicode_blocks_nobody(site: sqlite3.Connection) -> None
     with undone(site):
         execute(site, "UPDATE invoice SET comment = CAST(x'c4ff' AS TEXT) WHERE id = 'invoice-1-own'")
         assert execute(site, "UPDATE invoice SET comment = 'well' WHERE id = 'invoice-2-own'") == ""
-        assert cut_frame(site, catalogue(), HERE, 0) is not None
+        assert cut_frame(site, core_catalogue(), HERE, 0) is not None
         assert site.execute("SELECT 1 FROM sync_in_flight WHERE id = 'invoice-2-own'").fetchone()

@@ -4,7 +4,6 @@ import sqlite3
 
 import pytest
 
-from engine.catalogue.descriptors import catalogue
 from engine.rules.authority import Rule
 from engine.storage.held import held_list
 from engine.storage.integrity import mend, sweep_rows
@@ -12,6 +11,7 @@ from engine.storage.push import cut_frame
 from engine.storage.records import write_meta
 from engine.storage.schema import repair_schema
 from engine.storage.undecodable import note_undecodable
+from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.nodes import HERE, execute, undone
 
 BAD = "CAST(x'6361ff' AS TEXT)"
@@ -28,17 +28,17 @@ def without_triggers(node: sqlite3.Connection, sql: str) -> None:
     for (name,) in node.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
         node.execute(f"DROP TRIGGER {name}")
     assert execute(node, sql) == ""
-    repair_schema(node, catalogue())
+    repair_schema(node, core_catalogue())
     write_meta(node, site=str(HERE))
 
 
 def sweep(node: sqlite3.Connection) -> None:
     """What a sweep of few rows does, inside the caller's transaction."""
     after = ("", "")
-    while (swept := sweep_rows(node, catalogue(), after)).last != ("", ""):
-        mend(node, catalogue(), swept.damaged, 0)
+    while (swept := sweep_rows(node, core_catalogue(), after)).last != ("", ""):
+        mend(node, core_catalogue(), swept.damaged, 0)
         after = swept.last
-    note_undecodable(node, catalogue(), 0)
+    note_undecodable(node, core_catalogue(), 0)
 
 
 def sentences(node: sqlite3.Connection) -> list[str]:
@@ -61,7 +61,7 @@ def test_behind_the_triggers_it_stops_nothing_else(site: sqlite3.Connection, cas
         assert f"1 of the rows of {table} cannot be sent: an id is no UTF-8" in told
         assert execute(site, WELL) == ""
         assert execute(site, "UPDATE invoice SET comment = 'well' WHERE id = 'invoice-2-own'") == ""
-        while cut_frame(site, catalogue(), HERE, 0) is not None:
+        while cut_frame(site, core_catalogue(), HERE, 0) is not None:
             pass
         sent = {row[0] for row in site.execute("SELECT id FROM sync_in_flight")}
         assert {"stock-own", "invoice-2-own"} <= sent
@@ -72,7 +72,7 @@ def test_a_whole_document_with_such_a_line_is_set_aside(site: sqlite3.Connection
         assert execute(site, "INSERT INTO invoice (id, store_id) VALUES ('new', 'own')") == ""
         without_triggers(site, f"INSERT INTO invoice_line (id, invoice_id) VALUES ({BAD}, 'new')")
         assert execute(site, WELL) == ""
-        while cut_frame(site, catalogue(), HERE, 0) is not None:
+        while cut_frame(site, core_catalogue(), HERE, 0) is not None:
             pass
         assert site.execute("SELECT 1 FROM sync_in_flight WHERE id = 'new'").fetchone() is None
         assert site.execute("SELECT 1 FROM sync_in_flight WHERE id = 'stock-own'").fetchone() is not None
@@ -86,7 +86,7 @@ def test_such_a_row_can_be_deleted_and_then_nothing_is_left_of_it(site: sqlite3.
         sweep(site)
         assert execute(site, f"DELETE FROM invoice WHERE id = {BAD}") == ""
         assert execute(site, WELL) == ""
-        while cut_frame(site, catalogue(), HERE, 0) is not None:
+        while cut_frame(site, core_catalogue(), HERE, 0) is not None:
             pass
         assert site.execute("SELECT 1 FROM sync_in_flight WHERE id = 'stock-own'").fetchone() is not None
         assert site.execute("SELECT count(*) FROM sync_outbox WHERE token <> framed_token").fetchone() == (0,)
