@@ -4,7 +4,9 @@ import re
 import sys
 from pathlib import Path
 
+from engine.catalogue.descriptors import catalogue
 from engine.errors import CATALOGUE
+from engine.rules.reference_page import catalogue_page
 from engine.session.documentation import transition_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +39,8 @@ def documents() -> dict[Path, str]:
             text, count = pattern.subn(lambda found, part=part: f"{found[1]}{part()}\n{found[2]}", text)  # type: ignore[misc]
             assert count == 1, f"{path.name} has no place for {name}"
         made[path] = text
-    return made | {ROOT / "docs" / "mutants.md": mutants()}
+    folder = ROOT / "docs"
+    return made | {folder / "mutants.md": mutants(), folder / "catalogue.md": catalogue_page(catalogue())}
 
 
 if __name__ == "__main__":
