@@ -12,7 +12,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.node import CentralNode, has_own_changes
 from central_node.storage.attempts import Submitted
-from central_node.storage.checkpoints import read_checkpoint
+from central_node.storage.checkpoints import Compared, compared_in, read_checkpoint
 from central_node.storage.lane import fits, is_overtaken, resume_body
 from central_node.storage.roster import (
     Opened,
@@ -64,8 +64,8 @@ class CentralSession:
         self._shown_positions: list[session_pb2.FeedPosition] = []
         self._under_way: deque[dict[str, Cursor]] = deque()
         self._to_note: dict[str, Cursor] = {}
-        self._compared: dict[str, int] = {}
-        self._offered: dict[str, int] = {}
+        self._compared: dict[str, Compared] = {}
+        self._offered: dict[str, Compared] = {}
         self._unproved: dict[str, Cursor] = {}
         self._has_proved = False
         self._pace = node.pace_of(site)
@@ -351,7 +351,7 @@ class CentralSession:
         if found is None:
             await self._node.settle()
         else:
-            self._offered = {feed.scope: feed.position for feed in found.feeds}
+            self._offered = compared_in(found)
         return Event("checkpoint_loaded", found)
 
     async def _do_note_positions(self, action: Action) -> None:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Container, Mapping
 from itertools import islice
+from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
@@ -14,11 +15,24 @@ from engine.storage.pages import Cursor
 from engine.storage.wants import read_wants
 
 
+class Compared(NamedTuple):
+    """Where a feed stood in a checkpoint. A subscription that begins again is another generation: its subscriber has
+    to be shown the feed once more, even where nothing has come into it."""
+
+    generation: int
+    position: int
+
+
+def compared_in(checkpoint: session_pb2.PullCheckpoint) -> dict[str, Compared]:
+    """Scope -> what the checkpoint says of its feed."""
+    return {feed.scope: Compared(feed.generation, feed.position) for feed in checkpoint.feeds}
+
+
 def read_checkpoint(
     connection: sqlite3.Connection,
     site: int,
     cursors: Mapping[str, Cursor],
-    compared: Mapping[str, int],
+    compared: Mapping[str, Compared],
     round_: int,
     tables: Container[str],
 ) -> session_pb2.PullCheckpoint | None:
@@ -28,7 +42,7 @@ def read_checkpoint(
         connection: inside a read snapshot.
         site: the site.
         cursors: what was sent to it, by scope.
-        compared: the positions of the feeds that an earlier checkpoint of the session contained.
+        compared: what earlier checkpoints of the session said of the feeds, where the site found it to be so.
         round_: the push checkpoint that is answered.
         tables: those that the site knows; it can have no digest of another (F25).
     """
@@ -47,7 +61,7 @@ def read_checkpoint(
         number, head = known.get(scope, (0, 0))
         if head > cursor.position:
             return None
-        if compared.get(scope) == head:
+        if compared.get(scope) == Compared(cursor.generation, head):
             continue
         digests = [
             session_pb2.Digest(table=table, count=digest.records, sum=digest.sum)
