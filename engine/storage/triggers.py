@@ -7,7 +7,10 @@ Rules of this file (DESIGN laws 1 and 2; protocol review F2, F3, F21, F23):
    a conflict clause inside a trigger, but not an UPSERT. Tokens come from a counter row and never repeat.
 3. Every check stands in a BEFORE trigger, against NEW and against the row that is there (INSERT OR REPLACE and UPSERT
    pass BEFORE INSERT while the old row is still visible).
-4. Nothing fires while the engine applies what a peer wrote: `sync_flag.applying`, set and cleared inside that
+4. A central record that is in use is switched off where its table has a column for that, instead of being deleted
+   (F55): the trigger changes the row and lets the delete of this one row fall. A use that is not seen here is judged
+   by the central (in_use.py).
+5. Nothing fires while the engine applies what a peer wrote: `sync_flag.applying`, set and cleared inside that
    transaction; SQLite's single writer keeps every other program out meanwhile.
 
 Theory of INSERT OR REPLACE. It means: update that row. With `recursive_triggers` off it fires no delete trigger and
@@ -27,6 +30,7 @@ from functools import cache
 from engine.catalogue.model import Catalogue, Column, ColumnType, Kind, Table
 from engine.limits import ID_BYTES_MAX
 from engine.rules.authority import RIGHT_OF_KIND, RIGHTS_PER_STORE, Right, Rule, rule_of
+from engine.storage.in_use import used
 from engine.storage.work import QUEUE, Processor
 
 _NOT_APPLYING = "(SELECT applying FROM sync_flag) = 0"
@@ -57,12 +61,17 @@ _PROBE = (
 
 
 def _triggers(catalogue: Catalogue, table: Table) -> Iterator[tuple[str, str, list[str]]]:
-    has_members = bool(catalogue.members_of(table.name))
-    yield "before_insert", "BEFORE INSERT", [*_insert_checks(catalogue, table), *_mark_replacing(table, has_members)]
-    yield "after_insert", "AFTER INSERT", [*_capture(catalogue, table, "NEW"), *_unmark_replacing(has_members)]
+    # A delete that is only a part of a replacing takes no lines along and switches nothing off.
+    knows_replacing = bool(catalogue.members_of(table.name)) or bool(table.active_column)
+    yield (
+        "before_insert",
+        "BEFORE INSERT",
+        [*_insert_checks(catalogue, table), *_mark_replacing(table, knows_replacing)],
+    )
+    yield "after_insert", "AFTER INSERT", [*_capture(catalogue, table, "NEW"), *_unmark_replacing(knows_replacing)]
     yield "before_update", "BEFORE UPDATE", list(_update_checks(catalogue, table))
     yield "after_update", "AFTER UPDATE", list(_capture(catalogue, table, "NEW"))
-    yield "before_delete", "BEFORE DELETE", list(_delete_checks(catalogue, table, has_members))
+    yield "before_delete", "BEFORE DELETE", list(_delete_checks(catalogue, table, knows_replacing))
     yield "after_delete", "AFTER DELETE", list(_capture(catalogue, table, "OLD"))
 
 
@@ -149,16 +158,20 @@ def _update_checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
     yield _refuse(Rule.VALUE_VALID, " OR ".join(changed))
 
 
-def _delete_checks(catalogue: Catalogue, table: Table, has_members: bool) -> Iterator[str]:
+def _delete_checks(catalogue: Catalogue, table: Table, knows_replacing: bool) -> Iterator[str]:
     yield _authority(catalogue, table, "OLD")
     if table.kind is Kind.MESSAGE:
         yield _refuse(Rule.MESSAGE_IS_SENT, "true")
-    if has_members:
+    if knows_replacing:
         mark = f"replacing_table = '{table.name}' AND replacing_id = OLD.id"
         same_statement = "replacing_total + 1 = total_changes() AND replacing_changes = changes()"
         yield f"UPDATE sync_flag SET is_replacing = ({mark} AND {same_statement})"
         yield "UPDATE sync_probe SET depth = 0"
         yield "UPDATE sync_flag SET is_replacing = is_replacing AND (SELECT depth = 2 FROM sync_probe)"
+    if table.active_column:
+        condition = f"NOT {_IS_REPLACING} AND {used(catalogue, table, 'OLD.id')}"
+        yield f"UPDATE {table.name} SET {table.active_column} = 0 WHERE id = OLD.id AND {condition}"
+        yield f"SELECT RAISE(IGNORE) WHERE {condition}"
     if table.final_column:  # also what only looks like a replacing: a final document is never deleted by mistake
         yield _refuse(Rule.FINAL_IS_FINAL, _is_final(table, "OLD"))
     yield from _parent_not_final(catalogue, table, "OLD")
@@ -187,8 +200,8 @@ def _is_final(table: Table, row: str) -> str:
     return f"({row}.{table.final_column} IN ({words}))"
 
 
-def _mark_replacing(table: Table, has_members: bool) -> Iterator[str]:
-    if has_members:
+def _mark_replacing(table: Table, knows_replacing: bool) -> Iterator[str]:
+    if knows_replacing:
         exists = f"EXISTS (SELECT 1 FROM {table.name} WHERE id = NEW.id)"
         yield (
             f"UPDATE sync_flag SET replacing_table = '{table.name}', replacing_id = NEW.id, "
@@ -196,8 +209,8 @@ def _mark_replacing(table: Table, has_members: bool) -> Iterator[str]:
         )
 
 
-def _unmark_replacing(has_members: bool) -> Iterator[str]:
-    if has_members:
+def _unmark_replacing(knows_replacing: bool) -> Iterator[str]:
+    if knows_replacing:
         yield "UPDATE sync_flag SET replacing_table = '', replacing_id = '', is_replacing = 0 WHERE replacing_id <> ''"
 
 

@@ -1,0 +1,99 @@
+"""Central records that are in use are switched off, not deleted: where the use is seen, and where only the central sees
+it (F55)."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.rules.topology import CENTRAL_SITE
+from engine.storage.configuration import read_topology
+from tests.partners import Central, Site, synchronise
+
+
+def agree(central: Central, *sites: Site) -> None:
+    """Sessions until everybody agrees."""
+    for _ in range(3):
+        reports = [synchronise(central, site) for site in sites]
+    assert all(report.in_agreement for report in reports), reports
+
+
+def items(node: Central | Site) -> dict[str, int]:
+    return dict(node.execute("SELECT id, is_active FROM item WHERE id IN ('item-1', 'item-2')"))
+
+
+@pytest.fixture(name="nodes")
+def central_and_two_sites(tmp_path: Path) -> tuple[Central, Site, Site]:
+    """Item 1 is in use at site 2, item 2 nowhere."""
+    central = Central(tmp_path / "node-1.db")
+    site, other = central.add(tmp_path, 2), central.add(tmp_path, 3)
+    central.execute("UPDATE item SET is_active = 1")
+    central.route()
+    agree(central, site, other)
+    site.put_stock("s", "b", "item-1")
+    agree(central, site, other)
+    return central, site, other
+
+
+def test_f55_at_the_primary_a_record_in_use_is_switched_off(nodes: tuple[Central, Site, Site]) -> None:
+    central, site, other = nodes
+    central.execute("DELETE FROM item WHERE id IN ('item-1', 'item-2')")
+    central.route()
+    agree(central, site, other)
+    assert items(central) == items(site) == items(other) == {"item-1": 0}
+
+
+def test_f55_what_is_not_used_any_more_can_be_deleted(nodes: tuple[Central, Site, Site]) -> None:
+    central, site, other = nodes
+    site.execute("DELETE FROM stock_line WHERE id = 's'")
+    agree(central, site, other)
+    central.execute("DELETE FROM item WHERE id = 'item-1'")
+    central.route()
+    agree(central, site, other)
+    assert items(central) == items(site) == items(other) == {"item-2": 1}
+
+
+def make_primary(central: Central, site: Site, *others: Site) -> None:
+    """The right to edit central data goes to a site."""
+
+    def change(statement: str, *values: object) -> None:
+        central.connection.execute(statement, values)
+
+    central.write(lambda c: c.execute("UPDATE sync_flag SET administering = 1") and None)
+    change("UPDATE site SET is_primary = 0, term = 0, term_id = 0 WHERE id = ?", str(CENTRAL_SITE))
+    change("UPDATE site SET is_primary = 1, term = 9, term_id = 99 WHERE id = ?", str(site.number))
+    central.write(lambda c: c.execute("UPDATE sync_flag SET administering = 0") and None)
+    central.topology = central.read(read_topology)
+    central.route()
+    agree(central, site, *others)
+
+
+def test_f55_a_use_that_only_the_central_sees_counts(nodes: tuple[Central, Site, Site]) -> None:
+    central, site, primary = nodes
+    make_primary(central, primary, site)
+    assert primary.count("stock_line") == 0, "the primary does not see the use"
+    primary.execute("DELETE FROM item WHERE id IN ('item-1', 'item-2')")
+    assert items(primary) == {}
+    agree(central, primary, site)
+    assert items(central) == items(site) == items(primary) == {"item-1": 0}
+    assert not primary.count("sync_outbox") and not central.count("sync_held")
+
+
+def test_f55_the_primary_may_go_on_with_what_came_back(nodes: tuple[Central, Site, Site]) -> None:
+    central, site, primary = nodes
+    make_primary(central, primary, site)
+    primary.execute("DELETE FROM item WHERE id = 'item-1'")
+    agree(central, primary, site)
+    primary.execute("UPDATE item SET is_active = 1, name = 'again' WHERE id = 'item-1'")
+    agree(central, primary, site)
+    assert items(central) == items(site) == items(primary) == {"item-1": 1, "item-2": 1}
+
+
+@pytest.mark.parametrize("recursive", [0, 1])
+def test_a_record_in_use_may_be_replaced(nodes: tuple[Central, Site, Site], recursive: int) -> None:
+    central, site, other = nodes
+    central.execute(f"PRAGMA recursive_triggers = {recursive}")
+    central.execute("INSERT OR REPLACE INTO item (id, name, unit_id, is_active) VALUES ('item-1', 'new', 'each', 1)")
+    central.route()
+    agree(central, site, other)
+    assert items(site) == {"item-1": 1, "item-2": 1}
+    assert site.execute("SELECT name FROM item WHERE id = 'item-1'") == [("new",)]
