@@ -21,7 +21,9 @@ FOLDER = Path(__file__).parent
 SIMULATOR = "simulator"
 LAWS = tuple(f"law{number}" for number in range(1, 15))
 """The laws of the design, by the beginning of a mutant's name."""
-_NUMBERS = "1 2 3 4 5 7 8 9 10 11 13 14 15 20 21 23 25 26 27 28 36 39 41 42 43 44 47 48 49 50 51 56 57"
+_NUMBERS = (
+    "1 2 3 4 5 6 7 8 9 10 11 13 14 15 18 20 21 23 25 26 27 28 34 35 36 38 39 41 42 43 44 45 47 48 49 50 51 55 56 57"
+)
 FINDINGS = tuple(f"f{int(number):02}" for number in _NUMBERS.split())
 """The findings of the design's review that the core has to stand up to: each has a test of its name."""
 
