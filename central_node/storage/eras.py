@@ -10,12 +10,13 @@ import sqlite3
 from packhorse.sync.v1 import session_pb2
 
 from engine.errors import Code, Refused
+from engine.storage.work import retry_failed
 
 _LAST_END = "SELECT position FROM central_era_end WHERE scope = ? AND number <= ? ORDER BY number DESC LIMIT 1"
 
 
 def begin_era(connection: sqlite3.Connection, era: int) -> None:
-    """Ends the present era where the feeds stand now and begins another."""
+    """Ends the present era where the feeds stand now and begins another; what failed in the run before is tried again."""
     present = connection.execute("SELECT max(number) FROM central_era").fetchone()[0]
     if present is not None:
         connection.execute(
@@ -24,6 +25,7 @@ def begin_era(connection: sqlite3.Connection, era: int) -> None:
             (present,),
         )
     connection.execute("INSERT INTO central_era (era) VALUES (?)", (era,))
+    retry_failed(connection)
 
 
 def current_era(connection: sqlite3.Connection) -> int | None:

@@ -11,6 +11,7 @@ from engine.storage.held import held_count, held_list
 from engine.storage.integrity import kept_aside
 from engine.storage.pages import count_beyond
 from engine.storage.wants import read_wants
+from engine.storage.work import failed_work
 
 _BROKEN = ("LINEAGE_BROKEN", "COPIED", "CENTRAL_RESTORED", "CHAIN_BROKEN")
 
@@ -93,7 +94,8 @@ def read_status(
     sites = read_sites(connection, connected, running)
     held = held_count(connection)
     damaged = read_wants(connection)
-    agrees = all(site["in_agreement"] for site in sites if site["enrolled"]) and not held and not damaged
+    failed = failed_work(connection)
+    agrees = all(site["in_agreement"] for site in sites if site["enrolled"]) and not (held or damaged or failed)
     own = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM sync_outbox LIMIT {COUNT_CAP + 1})").fetchone()[0]
     states = {site["state"] for site in sites if site["enrolled"]}
     state = "stopped" if not running else "held" if held else "in_agreement" if agrees else "waiting"
@@ -117,6 +119,7 @@ def read_status(
         "schema_repaired": _noted(connection, "schema_repaired"),
         **kept_aside(connection),
         "asked_for": len(damaged),
+        "follow_up_failed": failed,
         "sites": sites,
         "held_documents": held_list(connection),
     }

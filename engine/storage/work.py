@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
+from engine.limits import COUNT_CAP
 from engine.storage.records import Key
 
 
@@ -66,3 +67,17 @@ def note_problem(connection: sqlite3.Connection, work: Work, problem: str) -> No
         "UPDATE sync_work SET problem = ? WHERE processor = ? AND table_name = ? AND id = ? AND generation = ?",
         (problem, work.processor, *work.key, work.generation),
     )
+
+
+def failed_work(connection: sqlite3.Connection) -> list[dict[str, str]]:
+    """Work that failed and is not tried again by itself: who should have done it, what about, and what went wrong."""
+    rows = connection.execute(
+        "SELECT processor, table_name, id, problem FROM sync_work WHERE problem <> '' ORDER BY 1, 2, 3 LIMIT ?",
+        (COUNT_CAP,),
+    )
+    return [dict(zip(("processor", "table", "id", "problem"), row, strict=True)) for row in rows]
+
+
+def retry_failed(connection: sqlite3.Connection) -> None:
+    """Lets failed work be tried once more: at the start of a run, which may be that of another program."""
+    connection.execute("UPDATE sync_work SET problem = '' WHERE problem <> ''")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.catalogue.descriptors import catalogue
 from field_lab.comparison import differences, rows
-from field_lab.country import Country, SiteNode
+from field_lab.country import Country, Node, SiteNode
 from tests.processes.supplies import one
 
 pytestmark = [pytest.mark.processes, pytest.mark.reference_data]
@@ -35,8 +36,24 @@ async def test_a_country_initialises_and_every_row_is_equal_at_all_six_databases
             there = {row[0] for row in rows(site.database, "store")}
             assert there == set(assigned[site.number]), "a store is where its copy is not none, and nowhere else"
             check_stores(country, site, assigned[site.number])
-        print(f"each site pulled {[d.json['pulled'] for d in done]} records; {len(stores)} stores exist")
+        exist = records(country.central)
+        for (site, _), told in zip(expected, done, strict=True):
+            here = records(site)
+            assert told.json["pulled"] == sum(here.values()), "no record was sent that no scope of the site contains"
+            # Its own record; its copies, and those of the central of the stores that are active here.
+            copies = one(site.database, "SELECT count(*) FROM store_copy WHERE site IN (1, ?)", site.number)
+            assert (here.pop("site"), here.pop("store_copy")) == (1, copies)
+            assert here == {"unit": 1, "item": 10_233, "name": 2_734, "store": ONE_STORE_EACH}
+            print(f"site {site.number} was sent {told.json['pulled']} of the {sum(exist.values())} records that exist")
         assert (await country.central.status())["in_agreement"]
+
+
+def records(node: Node) -> dict[str, int]:
+    """Table -> how many records of it there are, for every synchronised table that is not empty."""
+    counts = {
+        table.name: int(one(node.database, f"SELECT count(*) FROM {table.name}")) for table in catalogue().synchronised
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def check_stores(country: Country, site: SiteNode, assigned: list[str]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from central_node.node import CentralNode
+from central_node.storage.follow_up import do_follow_up
 from central_node.storage.status import read_status
 from central_node.storage.steps import route_own
 from central_node.storage.tables import CENTRAL_TABLES
@@ -99,3 +100,22 @@ def test_law11_work_that_became_necessary_again_is_not_finished(nodes: tuple[Cen
     assert len(again) == 1
     central.write(lambda c: finish_work(c, again))
     assert not central.read(lambda c: waiting_work(c, 10))
+
+
+async def test_law11_work_that_fails_is_told_delays_nothing_else_and_is_tried_at_the_next_start(
+    nodes: tuple[Central, Site],
+) -> None:
+    """A record of a table that this program does not know cannot be routed; the copies are given all the same."""
+    central, _ = nodes
+    central.write(lambda c: queue_work(c, Processor.ROUTE, [("no_such_table", "x")]))
+    central.write(lambda c: queue_work(c, Processor.COPIES, [EVERYTHING]))
+    central.write(lambda c: do_follow_up(c, central.catalogue, central.topology))
+    told = central.read(lambda c: read_status(c, "central", set(), True, None))
+    failed = [{"processor": "route", "table": "no_such_table", "id": "x", "problem": "KeyError"}]
+    assert (told["follow_up_failed"], told["in_agreement"]) == (failed, False)
+    assert not central.read(lambda c: waiting_work(c, 10))
+    async with running(central):
+        await until(lambda: central.count("sync_work", "generation = 1 AND problem = 'KeyError'") == 1)
+    central.execute("UPDATE sync_work SET table_name = 'stock_line' WHERE table_name = 'no_such_table'")
+    async with running(central):
+        await until(lambda: central.count("sync_work") == 0)
