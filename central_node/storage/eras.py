@@ -16,7 +16,7 @@ _LAST_END = "SELECT position FROM central_era_end WHERE scope = ? AND number <= 
 
 
 def begin_era(connection: sqlite3.Connection, era: int) -> None:
-    """Ends the present era where the feeds stand now and begins another; what failed in the run before is tried again."""
+    """Ends the present era where the feeds stand now and begins another; work that failed before is tried again."""
     present = connection.execute("SELECT max(number) FROM central_era").fetchone()[0]
     if present is not None:
         connection.execute(
