@@ -40,6 +40,7 @@ KINDS: Mapping[str, Kind] = {
     "prescriber": Kind("prescriber", {"first_name": "Tau"}, "home_store_id"),
     "item": Kind("item", {"unit_id": UNIT}),
     "name": Kind("name", {"type": "facility"}),
+    "diagnosis": Kind("diagnosis"),
     "barcode": Kind("barcode", {"item_id": ITEM}),
     "reminder": Kind("reminder", {"text": "count the cold store"}),
     "store": Kind("store"),

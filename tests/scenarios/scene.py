@@ -59,12 +59,14 @@ class Scene(Country):
         program.execute("INSERT INTO unit (id, name) VALUES (?1, ?1)", (UNIT,))
         program.execute("INSERT INTO item (id, name, unit_id) VALUES (?1, ?1, ?2)", (ITEM, UNIT))
         program.execute("INSERT INTO name (id, name, is_customer) VALUES (?1, ?1, 1)", (CUSTOMER,))
-        for name in names[1:]:
-            await self._join(name)
         schedule = () if stay_connected else ("--every", _SCHEDULE_MINUTES)
-        await asyncio.gather(*(site.start(*schedule) for site in self.sites))
+        async with asyncio.TaskGroup() as starts:
+            for name in names[1:]:
+                site = await self._join(name)
+                starts.create_task(site.start(*schedule))
+        await self.synchronise_all()  # a daemon begins with a session of its own; nothing is left of it afterwards
 
-    async def _join(self, name: str) -> None:
+    async def _join(self, name: str) -> SiteNode:
         told = await self.command(self.central, "site", "add", "DIR", name)
         link = SpoiledLink(("127.0.0.1", self.grpc_port), LinkConditions())
         await link.start()
@@ -73,6 +75,7 @@ class Scene(Country):
         self.sites.append(site)
         self.nodes[name], self.numbers[name] = site, site.number
         await self.command(site, "join", "DIR", "--central", f"127.0.0.1:{link.port}", "--token", told["token"])
+        return site
 
     def program(self, name: str) -> sqlite3.Connection:
         """Another program at a site, which keeps the site's database open beside the daemon."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.scene import Scene
-from tests.scenarios.script import ScriptError, read_script
+from tests.scenarios.scene import NotDone, Scene
+from tests.scenarios.script import ScriptError, Step, read_script
 from tests.scenarios.steps import SENTENCES
 
 FOLDER = Path(__file__).parent
@@ -23,8 +23,8 @@ async def test_a_scenario(path: Path, tmp_path: Path, record_property: Callable[
         for step in script.steps:
             try:
                 await step.do(scene, *step.values)
-            except Exception as error:
-                raise AssertionError(f"{step.place}: {step.text}\n{error}") from error
+            except (AssertionError, NotDone) as failed:
+                pytest.fail(f"{step.place}: {step.text}\n{failed}", pytrace=False)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,10 @@ def test_a_sentence_that_nobody_understands_is_told_with_its_place(tmp_path: Pat
         read_script(path, SENTENCES)
 
 
-def test_every_sentence_is_in_the_documents() -> None:
+def test_every_sentence_is_in_the_documents_and_in_a_script() -> None:
     text = (FOLDER.parents[1] / "docs" / "scenarios.md").read_text()
     assert not [sentence.pattern for sentence in SENTENCES if f"`{sentence.pattern}`" not in text]
+    steps = [step for path in SCRIPTS for step in read_script(path, SENTENCES).steps]
+    inner = [value for step in steps for value in step.values if isinstance(value, Step)]
+    used = {step.do for step in (*steps, *inner)}
+    assert not [sentence.pattern for sentence in SENTENCES if sentence.do not in used]
