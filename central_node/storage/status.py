@@ -7,6 +7,7 @@ from engine.errors import PackhorseError
 from engine.limits import CLOCK_WARNING_SECONDS, COUNT_CAP
 from engine.reporting import capped, estimated, instant
 from engine.rules.topology import CENTRAL_SITE
+from engine.storage.feeds import nowhere_count
 from engine.storage.held import held_count, held_list
 from engine.storage.integrity import kept_aside
 from engine.storage.pages import count_beyond
@@ -120,6 +121,7 @@ def read_status(
         **kept_aside(connection),
         "asked_for": len(damaged),
         "follow_up_failed": failed,
+        **capped("routed_to_nobody", nowhere_count(connection)),
         "sites": sites,
         "held_documents": held_list(connection),
     }

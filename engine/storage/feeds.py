@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from engine.limits import COUNT_CAP
 from engine.storage.digests import DigestLedger
 from engine.storage.records import Change, Key, State, by_table, chunks
 from engine.storage.scopes import scope_numbers
@@ -60,11 +61,31 @@ def publish(connection: sqlite3.Connection, routed: Sequence[Routed]) -> set[str
             moved.add(scope)
             entries.append((*key, scope, heads[scope], change.root_id, state, state != PUT))
     _write_entries(connection, entries)
+    _note_nowhere(connection, routed)
     ledger.write(connection)
     connection.executemany(
         "UPDATE sync_scope SET position = ? WHERE scope = ?", [(heads[scope], scope) for scope in sorted(moved)]
     )
     return scope_names(connection, moved)
+
+
+def _note_nowhere(connection: sqlite3.Connection, routed: Sequence[Routed]) -> None:
+    """Keeps a list of the documents that no site is sent, so that it never happens unnoticed."""
+    if connection.execute("SELECT 1 FROM sync_nowhere LIMIT 1").fetchone() is not None:
+        keys = [(entry.change.table.name, entry.change.id) for entry in routed]
+        connection.executemany("DELETE FROM sync_nowhere WHERE table_name = ? AND id = ?", keys)
+    if any(not entry.scopes for entry in routed):
+        nowhere = (entry.change for entry in routed if not entry.scopes)
+        keys = [
+            (change.table.name, change.id) for change in nowhere if change.row is not None and not change.table.parent
+        ]
+        connection.executemany("INSERT OR IGNORE INTO sync_nowhere VALUES (?, ?)", keys)
+
+
+def nowhere_count(connection: sqlite3.Connection) -> int:
+    """How many documents are in no scope, counted up to COUNT_CAP + 1."""
+    query = f"SELECT count(*) FROM (SELECT 1 FROM sync_nowhere LIMIT {COUNT_CAP + 1})"
+    return int(connection.execute(query).fetchone()[0])
 
 
 def _memberships(connection: sqlite3.Connection, keys: Iterable[Key]) -> dict[Key, dict[int, int]]:

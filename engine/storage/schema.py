@@ -150,6 +150,8 @@ CREATE INDEX sync_left_number ON sync_left (number);
 CREATE TABLE sync_hidden (
     table_name TEXT NOT NULL, id TEXT NOT NULL, root_id TEXT NOT NULL DEFAULT '', why TEXT NOT NULL,
     hidden_at INTEGER NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
+-- Documents that are in no scope: nobody is sent them (feeds.py).
+CREATE TABLE sync_nowhere (table_name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (table_name, id)) WITHOUT ROWID;
 -- The receiver's side of frames, and the feeds that it publishes.
 CREATE INDEX sync_membership_feed ON sync_membership (scope, position) WHERE position > 0;
 CREATE INDEX sync_membership_document ON sync_membership (scope, root_id, position)

@@ -1,6 +1,8 @@
 """Who edits and who receives when stores move and copies change: F6, F18, F34, F35, driven directly."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ import pytest
 from central_node.storage.copies import administering
 from central_node.storage.effects import change_topology
 from central_node.storage.follow_up import do_follow_up
+from central_node.storage.status import read_status
 from central_node.storage.steps import refresh_topology
 from central_node.storage.stores import add_visibility
 from central_node.storage.topology import assign_store
 from engine.errors import Code
-from engine.rules.topology import CopyType
+from engine.rules.topology import CENTRAL_SITE, CopyType
 from engine.storage.configuration import read_topology
 from engine.storage.work import Processor
 from tests.partners import Central, Site, connect, push, synchronise
@@ -52,6 +55,14 @@ def move(central: Central, store: str, number: int) -> None:
     central.write(change)
     central.topology = central.write(lambda c: refresh_topology(c, central.catalogue))
     central.route()
+
+
+@contextmanager
+def administered(central: Central) -> Iterator[None]:
+    """What the commands of the central may write."""
+    central.execute("UPDATE sync_flag SET administering = 1")
+    yield
+    central.execute("UPDATE sync_flag SET administering = 0")
 
 
 def stock(node: Central | Site) -> dict[str, str]:
@@ -138,6 +149,29 @@ def test_f34_a_hello_does_not_grow_with_what_a_site_follows(tmp_path: Path) -> N
     assert site.hello().position_count > 1_200
     assert len(site.hello().SerializeToString()) <= small + 8
     assert not connect(central, site).send_positions, "the central remembers what it was told"
+
+
+def test_what_is_routed_to_nobody_is_counted(nodes: tuple[Central, Site, Site]) -> None:
+    central, site, _ = nodes
+
+    def counted() -> int:
+        return int(central.read(lambda c: read_status(c, "central", set(), True, None))["routed_to_nobody"])
+
+    site.put_stock("s", "b")
+    site.execute("INSERT INTO message (id, type) VALUES ('to nobody', 'x'), ('nor that', 'x')")
+    site.execute("INSERT INTO message (id, type, to_store_id) VALUES ('to somebody', 'x', 'store-3')")
+    push(central, site)
+    assert counted() == 2
+    move(central, STORE, CENTRAL_SITE)
+    central.execute("UPDATE store SET mode = 'dispensary' WHERE id = ?", STORE)
+    with administered(central):
+        central.execute("UPDATE store_copy SET excludes_transactions = 1 WHERE id = ?", f"{STORE}@{CENTRAL_SITE}")
+    central.route()
+    assert counted() == 3, "the stock line stays at the central"
+    with administered(central):
+        central.execute("UPDATE store_copy SET excludes_transactions = 0 WHERE id = ?", f"{STORE}@{CENTRAL_SITE}")
+    central.route()
+    assert counted() == 2
 
 
 # --- F35: membership is found again from the present state, in pieces; order does not matter -------------------------
