@@ -70,7 +70,7 @@ def assign_store(
     require_site(topology, site)
     active = topology.active_copies.get(store_id)
     if active is not None and active.site != site:
-        _require_empty(connection, catalogue, store_id, name, active.site)
+        _require_empty(connection, catalogue, topology, active, name)
     if active is not None and active.site == site:
         term = active.term
     else:
@@ -149,22 +149,23 @@ def require_site(topology: Topology, site: int) -> None:
         raise Refused(Code.SITE_UNKNOWN, f"There is no site {site}.")
 
 
-def _require_empty(connection: sqlite3.Connection, catalogue: Catalogue, store_id: str, name: str, at: int) -> None:
+def _require_empty(
+    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, active: Copy, name: str
+) -> None:
+    """A store moves while it has no records, as far as the central can know: not where it does not collect them all."""
+    told = f"Store {name} ({active.store_id}) is active at site {active.site}"
     for table in catalogue.synchronised:
         if table.kind is Kind.STORE and table.store_column:
             query = f"SELECT 1 FROM {table.name} WHERE {table.store_column} = ? LIMIT 1"
-            if connection.execute(query, (store_id,)).fetchone():
-                raise Refused(
-                    Code.STORE_HAS_RECORDS, f"Store {name} ({store_id}) is active at site {at} and has records."
-                )
+            if connection.execute(query, (active.store_id,)).fetchone():
+                raise Refused(Code.STORE_HAS_RECORDS, f"{told} and has records.")
+    is_collected = topology.copy_type(active.store_id, CENTRAL_SITE) in (CopyType.ACTIVE, CopyType.COLLECTOR)
+    keeps_some = not is_collected or topology.withholds_transactions(active.store_id)
     seen = connection.execute(
-        "SELECT installation <> '', agreed = 1 AND waiting_to_push = 0 FROM central_site WHERE site = ?", (at,)
+        "SELECT installation <> '', agreed = 1 AND waiting_to_push = 0 FROM central_site WHERE site = ?", (active.site,)
     ).fetchone()
-    if seen and seen[0] and not seen[1]:
-        raise Refused(
-            Code.STORE_HAS_RECORDS,
-            f"Store {name} ({store_id}) is active at site {at}, which may have records of it that are not here yet.",
-        )
+    if seen and seen[0] and (keeps_some or not seen[1]):
+        raise Refused(Code.STORE_HAS_RECORDS, f"{told}, which may have records of it that are not here yet.")
 
 
 def _last_term(connection: sqlite3.Connection, store_id: str) -> int:

@@ -1,0 +1,52 @@
+"""A store moves only where the central can know that it has no records: what a site keeps to itself is not here."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packhorse.sync.v1 import session_pb2
+
+from central_node.storage.roster import note_report
+from central_node.storage.topology import assign_store, include_transactions
+from engine.errors import Code, Refused
+from engine.rules.topology import CopyType
+from engine.storage.configuration import read_topology
+from field_lab.core_catalogue import core_catalogue
+from tests.central_node.storage.centrals import NOW, serving_central
+
+STORE = "new"
+
+
+@pytest.fixture(name="central")
+def central_with_an_empty_store(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Its two sites have said that they agree and that nothing waits."""
+    connection = serving_central(tmp_path / "node.db")
+    for site in (2, 3):
+        note_report(connection, site, session_pb2.CheckpointReport(in_agreement=True), NOW)
+    connection.execute("INSERT INTO store (id, name, mode) VALUES (?, ?, 'dispensary')", (STORE, STORE))
+    yield connection
+    connection.close()
+
+
+def assign(connection: sqlite3.Connection, site: int, central: CopyType) -> None:
+    assign_store(connection, core_catalogue(), read_topology(connection), STORE, site, central)
+
+
+def test_a_store_that_is_collected_moves(central: sqlite3.Connection) -> None:
+    assign(central, 2, CopyType.COLLECTOR)
+    assign(central, 3, CopyType.COLLECTOR)
+    assert read_topology(central).active_copies[STORE].site == 3
+
+
+@pytest.mark.parametrize("kept", ["everything", "transactions"])
+def test_a_store_of_which_a_site_keeps_something_to_itself_does_not_move(
+    central: sqlite3.Connection, kept: str
+) -> None:
+    assign(central, 2, CopyType.TRANSFER if kept == "everything" else CopyType.COLLECTOR)
+    if kept == "transactions":
+        include_transactions(central, STORE, included=False)
+    with pytest.raises(Refused, match="may have records of it that are not here yet") as refused:
+        assign(central, 3, CopyType.COLLECTOR)
+    assert refused.value.code is Code.STORE_HAS_RECORDS
+    assert read_topology(central).active_copies[STORE].site == 2
