@@ -39,10 +39,11 @@ async def test_a_country_initialises_and_every_row_is_equal_at_all_six_databases
         exist = records(country.central)
         for (site, _), told in zip(expected, done, strict=True):
             here = records(site)
-            assert told.json["pulled"] == sum(here.values()), "no record was sent that no scope of the site contains"
-            # Its own record; its copies, and those of the central of the stores that are active here.
+            # Its own record; its copies, and those of the central of the stores that are active here. They come before
+            # any frame, with the Welcome.
             copies = one(site.database, "SELECT count(*) FROM store_copy WHERE site IN (1, ?)", site.number)
             assert (here.pop("site"), here.pop("store_copy")) == (1, copies)
+            assert told.json["pulled"] == sum(here.values()), "no record was sent that no scope of the site contains"
             assert here == {"unit": 1, "item": 10_233, "name": 2_734, "store": ONE_STORE_EACH}
             print(f"site {site.number} was sent {told.json['pulled']} of the {sum(exist.values())} records that exist")
         assert (await country.central.status())["in_agreement"]
