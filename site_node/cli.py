@@ -132,12 +132,16 @@ def status(directory: Path, as_json: bool) -> None:
 
 
 def _do(directory: Path, command: str, arguments: dict[str, Any], as_json: bool) -> dict[str, Any]:
-    from site_node.commands import directly  # noqa: PLC0415 - keeps --help quick
     from site_node.configuration import read_configuration  # noqa: PLC0415 - keeps --help quick
+
+    async def directly() -> dict[str, Any]:
+        from site_node import commands  # noqa: PLC0415 - where a daemon does it, nothing of this is needed
+
+        return await commands.directly(directory, command, arguments)
 
     async def work() -> dict[str, Any]:
         read_configuration(directory)
-        return await do_command(directory, command, arguments, lambda: directly(directory, command, arguments))
+        return await do_command(directory, command, arguments, directly)
 
     result = run(work(), as_json)
     if as_json:

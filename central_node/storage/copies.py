@@ -43,13 +43,19 @@ def visible_at(connection: sqlite3.Connection, catalogue: Catalogue) -> set[tupl
     if not name.visibility_table:
         return set(connection.execute("SELECT store_id, site FROM store_copy"))
     visibility, subject = catalogue.visibility_of(name)
-    return set(
-        connection.execute(
-            f"SELECT DISTINCT s.id, a.site FROM {visibility.name} AS v JOIN store AS s ON s.name_id = v.{subject}"
-            f" JOIN store_copy AS a ON a.store_id = v.{visibility.store_column} AND a.type = 'active'"
-            f" WHERE s.name_id <> '' AND s.id <> v.{visibility.store_column}"
-        )
-    )
+    # Joined here: SQLite would go through all pairs of stores, of which a country has thousands.
+    active = dict(connection.execute("SELECT store_id, site FROM store_copy WHERE type = 'active'"))
+    of_name: dict[str, list[str]] = {}
+    for store, its_name in connection.execute("SELECT id, name_id FROM store WHERE name_id <> ''"):
+        of_name.setdefault(its_name, []).append(store)
+    seen = connection.execute(f"SELECT {subject}, {visibility.store_column} FROM {visibility.name}")
+    return {
+        (store, active[seen_in])
+        for its_name, seen_in in seen
+        if seen_in in active
+        for store in of_name.get(its_name, ())
+        if store != seen_in
+    }
 
 
 def automatic_changes(topology: Topology, visible: set[tuple[str, int]]) -> list[CopyChange]:

@@ -23,8 +23,8 @@ from tests.processes.test_hostile_client import Known
 from tests.processes.test_main_job import joined
 
 pytestmark = pytest.mark.processes
-WARMING, ROUNDS = 15, 45
-MEMORY_KIB, DESCRIPTORS, THREADS = 6 * 1024, 4, 2
+WARMING, ROUNDS = 15, 25
+MEMORY_KIB, DESCRIPTORS, THREADS = 4 * 1024, 4, 2
 ONE_ROW_A_SESSION = "central_lineage"
 """Tokens of earlier sessions, kept so that a restored database is known."""
 GARBAGE = (
