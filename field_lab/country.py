@@ -1,7 +1,7 @@
 """A country in a box: a central node and sites as real processes with their own directories, on this machine.
 
 The demo and the tests use it; everything in it goes through the programs that an operator uses. What is asked of a
-daemon again and again goes through its local door, as those programs do: each of them would take half a second to start.
+daemon again and again goes through its local door, as those programs do: each would take half a second to start.
 """
 
 import asyncio
@@ -202,12 +202,14 @@ class Country:
         await self.central.must(*words)
 
     async def until_agreed(self, seconds: float) -> bool:
-        """Waits until the central says that every enrolled site is in agreement."""
+        """Waits until the central says that every enrolled site is in agreement, and no daemon of a site has anything
+        that the central cannot know of yet."""
         deadline = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < deadline:
-            if (await self.central.status())["in_agreement"]:
+            said = [await site.status() for site in self.sites if site.is_running]
+            if not any(status["waiting_to_push"] for status in said) and (await self.central.status())["in_agreement"]:
                 return True
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
         return False
 
 

@@ -9,7 +9,7 @@ import pytest
 from engine.catalogue.descriptors import catalogue
 from field_lab.comparison import differences, rows
 from field_lab.country import Country, Node, SiteNode
-from tests.processes.supplies import one
+from tests.processes.supplies import one, opened
 
 pytestmark = [pytest.mark.processes, pytest.mark.reference_data]
 FOLDER = Path(os.environ.get("PACKHORSE_REFERENCE_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
@@ -51,9 +51,9 @@ async def test_a_country_initialises_and_every_row_is_equal_at_all_six_databases
 
 def records(node: Node) -> dict[str, int]:
     """Table -> how many records of it there are, for every synchronised table that is not empty."""
-    counts = {
-        table.name: int(one(node.database, f"SELECT count(*) FROM {table.name}")) for table in catalogue().synchronised
-    }
+    with opened(node.database) as connection:
+        tables = [table.name for table in catalogue().synchronised]
+        counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
     return {name: count for name, count in counts.items() if count}
 
 
