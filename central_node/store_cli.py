@@ -207,9 +207,8 @@ def _show_effects(result: dict[str, Any]) -> None:
     for site in result["sites"]:
         for word in ("gains", "loses"):
             for scope in site[word]:
-                click.echo(
-                    f"  site {site['site']} ({site['name']}) {word} {scope['scope']}: {scope['records']} records"
-                )
+                many = "record" if scope["records"] == 1 else "records"
+                click.echo(f"  site {site['site']} ({site['name']}) {word} {scope['scope']}: {scope['records']} {many}")
     if result["dry_run"]:
         click.echo("Nothing was changed (--dry-run).")
 
@@ -220,7 +219,8 @@ def _show_table(columns: Sequence[str], rows: Sequence[dict[str, object]]) -> No
 
     table = Table(box=None)
     for column in columns:
-        table.add_column(column.replace("_", " "))
+        # What a person types again is never cut off.
+        table.add_column(column.replace("_", " "), no_wrap=column in ("store", "id"))
     for row in rows:
         table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
     Console().print(table)
