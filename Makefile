@@ -44,6 +44,9 @@ FIRST_SEED ?= 1
 simulate: install  ## Run SEEDS seeds of the simulator from FIRST_SEED on, in two processes; 2000 take some 20 minutes
 	$(BIN)/field-lab simulate --seeds $(SEEDS) --first-seed $(FIRST_SEED)
 
+oracle: install  ## Judge SEEDS countries from FIRST_SEED on by the specification, in two processes; 1000 take some 25 minutes
+	$(BIN)/field-lab oracle --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+
 ROWS ?= 100000
 bench: install  ## Measure how fast rows travel, beside what SQLite alone does; ROWS=100000; writes build/bench.json
 	$(BIN)/field-lab bench --rows $(ROWS)
@@ -62,4 +65,4 @@ documents: install  ## Write the generated parts of the documents again
 baseline: install  ## At a release: make today's contract the one that later changes are compared with
 	$(BIN)/buf build --output protos/baseline.binpb
 
-.PHONY: help install demo test check crashes memory simulate bench mutants protos documents baseline
+.PHONY: help install demo test check crashes memory simulate oracle bench mutants protos documents baseline

@@ -94,7 +94,7 @@ class _Commands:
             "site list": self._site_list,
             "site show": self._site_show,
             "status": self._status,
-            **StoreCommands(self._database, self._settled).by_name(),
+            **StoreCommands(self._database, catalogue(), self._settled).by_name(),
         }
 
     async def _import(self, arguments: Arguments) -> dict[str, Any]:

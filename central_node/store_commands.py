@@ -16,7 +16,7 @@ from central_node.storage.stores import (
     show_store,
 )
 from central_node.storage.topology import assign_store, include_transactions, set_sync_with
-from engine.catalogue.descriptors import catalogue
+from engine.catalogue.model import Catalogue
 from engine.command_line import Arguments
 from engine.errors import Code, Refused
 from engine.rpc.local_channel import Command, check_arguments
@@ -31,10 +31,10 @@ _NAME_BYTES_MAX = 200
 
 
 class StoreCommands:
-    """The commands on an open database."""
+    """The commands on an open database of these tables."""
 
-    def __init__(self, database: Database, settled: Settled) -> None:
-        self._database, self._settled = database, settled
+    def __init__(self, database: Database, catalogue: Catalogue, settled: Settled) -> None:
+        self._database, self._catalogue, self._settled = database, catalogue, settled
 
     def by_name(self) -> dict[str, Command]:
         """The commands as the command line names them."""
@@ -54,7 +54,9 @@ class StoreCommands:
     async def _change(self, change: Change, arguments: Arguments) -> dict[str, Any]:
         """Makes a change on top of everything that was committed before it."""
         await self._settled({})
-        work = partial(change_topology, catalogue=catalogue(), change=change, dry_run=bool(arguments.get("dry_run")))
+        work = partial(
+            change_topology, catalogue=self._catalogue, change=change, dry_run=bool(arguments.get("dry_run"))
+        )
         return await self._settled(await self._database.write(work))
 
     async def _add(self, arguments: Arguments) -> dict[str, Any]:
@@ -85,7 +87,7 @@ class StoreCommands:
 
         def assign(connection: sqlite3.Connection) -> dict[str, Any]:
             topology = read_topology(connection)
-            return assign_store(connection, catalogue(), topology, arguments["store"], site, central)
+            return assign_store(connection, self._catalogue, topology, arguments["store"], site, central)
 
         return await self._change(assign, arguments)
 
@@ -94,7 +96,9 @@ class StoreCommands:
         if arguments["sync_with"] not in set(SyncWith):
             raise Refused(Code.COMMAND_WRONG, f"There is no way to sync with called {arguments['sync_with'][:60]!r}.")
         site, wanted = arguments["site"], SyncWith(arguments["sync_with"])
-        return await self._change(lambda c: set_sync_with(c, catalogue(), arguments["store"], site, wanted), arguments)
+        return await self._change(
+            lambda c: set_sync_with(c, self._catalogue, arguments["store"], site, wanted), arguments
+        )
 
     async def _include_transactions(self, arguments: Arguments) -> dict[str, Any]:
         check_arguments(arguments, store=str, included=bool)
@@ -104,17 +108,17 @@ class StoreCommands:
     async def _visibility_add(self, arguments: Arguments) -> dict[str, Any]:
         check_arguments(arguments, table=str, id=str, store=str)
         table, record_id, store = arguments["table"], arguments["id"], arguments["store"]
-        return await self._change(lambda c: add_visibility(c, catalogue(), table, record_id, store), arguments)
+        return await self._change(lambda c: add_visibility(c, self._catalogue, table, record_id, store), arguments)
 
     async def _visibility_remove(self, arguments: Arguments) -> dict[str, Any]:
         check_arguments(arguments, table=str, id=str, store=str)
         table, record_id, store = arguments["table"], arguments["id"], arguments["store"]
-        return await self._change(lambda c: remove_visibility(c, catalogue(), table, record_id, store), arguments)
+        return await self._change(lambda c: remove_visibility(c, self._catalogue, table, record_id, store), arguments)
 
     async def _visibility_list(self, arguments: Arguments) -> dict[str, Any]:
         check_arguments(arguments, table=str, store=str)
         table, store = arguments["table"], arguments["store"]
-        return {"visible": await self._database.read(lambda c: list_visibility(c, catalogue(), table, store))}
+        return {"visible": await self._database.read(lambda c: list_visibility(c, self._catalogue, table, store))}
 
 
 def check_name(name: str) -> None:

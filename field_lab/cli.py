@@ -201,9 +201,22 @@ def demo() -> None:
 def simulate(seeds: int, first_seed: int) -> None:
     """Run whole nodes through bad links, crashes, power cuts and full disks in virtual time, in two processes; a seed
     that fails fails again."""
-    from field_lab.simulation.seeds import simulate_seeds  # noqa: PLC0415 - keeps --help quick
+    from field_lab.simulation.run import SIMULATION  # noqa: PLC0415 - keeps --help quick
+    from field_lab.simulation.seeds import run_seeds  # noqa: PLC0415 - keeps --help quick
 
-    raise SystemExit(0 if simulate_seeds(range(first_seed, first_seed + seeds), click.echo) else 1)
+    raise SystemExit(0 if run_seeds(SIMULATION, range(first_seed, first_seed + seeds), click.echo) else 1)
+
+
+@main.command()
+@click.option("--seeds", type=click.IntRange(min=1), default=50, show_default=True, help="How many seeds to run.")
+@click.option("--first-seed", default=1, show_default=True, help="The first of them.")
+def oracle(seeds: int, first_seed: int) -> None:
+    """Have people edit, and administrators move and share stores, in whole countries in virtual time; then judge all
+    databases by the specification, in SQL of its own; in two processes."""
+    from field_lab.simulation.countries.run import ORACLE  # noqa: PLC0415 - keeps --help quick
+    from field_lab.simulation.seeds import run_seeds  # noqa: PLC0415 - keeps --help quick
+
+    raise SystemExit(0 if run_seeds(ORACLE, range(first_seed, first_seed + seeds), click.echo) else 1)
 
 
 @main.command()

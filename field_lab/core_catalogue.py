@@ -11,7 +11,8 @@ from engine.catalogue.model import Catalogue
 CORE = (
     "unit", "item", "name", "store", "site", "store_copy", "name_visibility", "item_visibility", "location_type",
     "location", "stock_line", "stocktake", "stocktake_line", "invoice", "invoice_line", "transaction_category",
-    "diagnosis", "patient", "patient_visibility", "prescriber", "prescriber_visibility", "message", "user_account",
+    "transaction_note", "master_list", "master_list_line", "master_list_name_link", "diagnosis", "patient",
+    "patient_visibility", "prescriber", "prescriber_visibility", "message", "user_account",
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "engine.command_line": ("engine", "click", "structlog"),
     "site_node": ("engine", "site_node", "packhorse", "*"),
     "central_node": ("engine", "central_node", "packhorse", "*"),
+    "field_lab.oracle": ("field_lab.oracle",),
     "field_lab": ("engine", "field_lab", "packhorse", "site_node", "central_node", "*"),
 }  # fmt: skip
 IMPURE_MODULES = frozenset(("asyncio", "time", "random", "os", "logging", "uuid", "sqlite3", "secrets", "socket"))

@@ -215,6 +215,10 @@ class Catalogue:
         """(table, column) of every reference to records of that table, but for those of members to their own root."""
         return self._referring.get(table, ())
 
+    def is_required(self, table: str) -> bool:
+        """Whether other records may have to wait until one of that table is there."""
+        return any(referring.column(column).required for referring, column in self.referring_to(table))
+
     def members_of(self, root: str) -> tuple[Table, ...]:
         """The tables whose records are members of documents of that root table."""
         return self._members.get(root, ())

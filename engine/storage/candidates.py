@@ -8,11 +8,12 @@ from engine.rules.authority import owner_of
 from engine.rules.eviction import RIGHTS_THAT_KEEP, Fate, fate_of
 from engine.storage.configuration import read_rights
 from engine.storage.hidden import hide, show
-from engine.storage.records import Key, applying, by_table, chunks, read_rows
+from engine.storage.records import Key, applying, by_table, chunks, read_rows, read_states
 
 
 class Documents:
-    """The documents of candidates, with all that decides about them, read at once.
+    """The documents of candidates, with all that decides about them, read at once. A line that was deleted while its
+    document stays is judged apart from it, as a document of its own.
 
     Args:
         connection: inside a write transaction.
@@ -27,29 +28,43 @@ class Documents:
     ) -> None:  # fmt: skip
         self._connection, self._catalogue = connection, catalogue
         self.roots: dict[Key, dict[Key, None]] = {}
-        """Root -> every record of the document that is here or is known."""
-        for table, record_id, root_id in candidates:
-            root = (table, record_id)
-            if table in catalogue and catalogue[table].parent:
-                root = (catalogue[table].parent, root_id)
-            self.roots.setdefault(root, {root: None})[table, record_id] = None
-        for root, record in members_known(connection, catalogue, self.roots):
-            self.roots[root][record] = None
+        """Root -> every record of the document that is here or is known; a line apart -> itself."""
+        self._document_of: dict[Key, Key] = {}
+        """Line apart -> the root of its document."""
+        found = self._with_members(list(candidates))
+        deleted = _deleted_among(connection, (key for pair in found for key in pair))
+        for root, record in found:
+            if record in deleted and root not in deleted:
+                self.roots[record] = {record: None}
+                self._document_of[record] = root
+            else:
+                self.roots.setdefault(root, {root: None})[record] = None
         records = [record for every in self.roots.values() for record in every]
+        documents = [self._document_of.get(root, root) for root in self.roots]
         self._in_scope = _there(connection, "sync_membership", "table_name", "id", records)
-        self._unsent = _there(connection, "sync_outbox", "root_table", "root_id", self.roots)
-        self._unsent |= _there(connection, "sync_in_flight", "table_name", "id", self.roots)
-        self._unsent |= _there(connection, "sync_outcome", "root_table", "root_id", self.roots)
-        self._own = _own(connection, catalogue, self.roots)
+        self._unsent = _there(connection, "sync_outbox", "root_table", "root_id", documents)
+        self._unsent |= _there(connection, "sync_in_flight", "table_name", "id", documents)
+        self._unsent |= _there(connection, "sync_outcome", "root_table", "root_id", documents)
+        self._own = _own(connection, catalogue, documents)
         self._referred = set[Key]() if token is None else _referred(connection, catalogue, records, token)
+
+    def _with_members(self, candidates: list[tuple[str, str, str]]) -> list[tuple[Key, Key]]:
+        """(root, record) of the candidates and of all that is in documents of which a root is among them."""
+        catalogue, found = self._catalogue, list[tuple[Key, Key]]()
+        for table, record_id, root_id in candidates:
+            is_line = table in catalogue and bool(catalogue[table].parent)
+            found.append(((catalogue[table].parent, root_id) if is_line else (table, record_id), (table, record_id)))
+        deleted = _deleted_among(self._connection, (key for pair in found for key in pair))
+        roots = dict.fromkeys(root for root, record in found if record not in deleted or root in deleted)
+        return [*found, *members_known(self._connection, catalogue, roots)]
 
     def fate(self, root: Key) -> Fate:
         """What becomes of a document now."""
-        records = self.roots[root].keys()
+        records, document = self.roots[root].keys(), self._document_of.get(root, root)
         return fate_of(
             not self._in_scope.isdisjoint(records),
-            root in self._own,
-            root in self._unsent,
+            document in self._own,
+            document in self._unsent,
             not self._referred.isdisjoint(records),
         )
 
@@ -61,8 +76,9 @@ class Documents:
             case Fate.STAYS:
                 show(connection, records)
             case Fate.LEFT_BEHIND | Fate.NOT_VISIBLE:
-                has_members = root[0] in self._catalogue and bool(self._catalogue.members_of(root[0]))
-                root_id = root[1] if has_members else ""
+                document = self._document_of.get(root, root)
+                has_members = document[0] in self._catalogue and bool(self._catalogue.members_of(document[0]))
+                root_id = document[1] if has_members else ""
                 hide(connection, [(*record, root_id) for record in records], fate, now)
             case Fate.GOES:
                 remove(connection, self._catalogue, records)
@@ -107,6 +123,11 @@ def _there(
             query = f"SELECT DISTINCT {id_column} FROM {place} WHERE {table_column} = ? AND {id_column} IN ({marks})"
             found.update((table, row[0]) for row in connection.execute(query, (table, *part)))
     return found
+
+
+def _deleted_among(connection: sqlite3.Connection, keys: Iterable[Key]) -> set[Key]:
+    """Which of these records are known to be deleted."""
+    return {key for key, state in read_states(connection, keys).items() if state.deleted}
 
 
 def _own(connection: sqlite3.Connection, catalogue: Catalogue, roots: Iterable[Key]) -> set[Key]:

@@ -131,7 +131,7 @@ def _cut(
     keys: dict[Key, None] = {root_key: None}
     for table, record_id, _ in document.entries:
         keys[table, record_id] = None
-    if more == _NOTHING and present.are_unchanged(keys):
+    if more == _NOTHING and present.are_unchanged(keys) and not _is_waited_for(catalogue, present, keys):
         return None
     version = next_version(last_given, document.term)
     members = catalogue.members_of(document.root.name)
@@ -150,6 +150,12 @@ def _cut(
     if more.disposition and more.in_flight is not None:
         message.held.CopyFrom(to_wire(more.in_flight))
     return Cut(document, changes, message)
+
+
+def _is_waited_for(catalogue: Catalogue, present: Present, keys: Iterable[Key]) -> bool:
+    """Whether something may wait for one of these records that came and went before the peer has heard of it: only its
+    tombstone ends that (F26)."""
+    return any(present.row(key) is None and key not in present.states and catalogue.is_required(key[0]) for key in keys)
 
 
 def _message(

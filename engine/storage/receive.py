@@ -361,17 +361,16 @@ def _join_scopes(
     local: _Local,
     changes: dict[Key, Change],
 ) -> None:
-    """Writes the memberships that a frame brought; a tombstone ends them."""
+    """Writes the memberships that a frame brought. A tombstone ends them: in its feed, and in every feed where it was
+    asked for, because a feed may have brought it while a change that was refused stood in its way."""
     ledger = DigestLedger()
     joined, ended = [], []
     for record in arrived:
-        if record.scope is None:
-            continue
         key = (record.table.name, record.id)
         live_hash = _live_hash(key, local, changes)
         if live_hash is None and record.body.deleted:
-            ended.append((*key, record.scope))
-        elif record.scope not in before.get(key, ()):
+            ended += [(*key, scope) for scope in (before.get(key, ()) if record.scope is None else (record.scope,))]
+        elif record.scope is not None and record.scope not in before.get(key, ()):
             joined.append((*key, record.scope, record.root_id))
             before.setdefault(key, []).append(record.scope)
             if live_hash is not None:

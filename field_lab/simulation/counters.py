@@ -3,7 +3,7 @@
 The names are a closed list. A large run in which one of them did not occur proves less than it claims, and fails.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 FAULTS = (
     "cut",
@@ -87,19 +87,20 @@ SOMETIMES = (
 
 
 class Counters:
-    """How often each thing happened."""
+    """How often each thing happened: what the lists above name, "edit: ..." for an operation of people, or `more`."""
 
-    def __init__(self) -> None:
+    def __init__(self, more: Iterable[str] = ()) -> None:
         self.counts: dict[str, int] = {}
+        self._known = _ALWAYS_KNOWN | set(more)
 
-    def count(self, name: str) -> None:
-        """One more. `name` is one of the lists above, or an operation of the workload: "edit: ..."."""
-        if not (name in _KNOWN or name.startswith("edit: ")):
+    def count(self, name: str, times: int = 1) -> None:
+        """It happened so many times more."""
+        if not (name in self._known or name.startswith("edit: ")):
             raise KeyError(name)
-        self.counts[name] = self.counts.get(name, 0) + 1
+        self.counts[name] = self.counts.get(name, 0) + times
 
 
-_KNOWN = frozenset((*FAULTS, *SOMETIMES))
+_ALWAYS_KNOWN = frozenset((*FAULTS, *SOMETIMES))
 
 
 def added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
@@ -107,6 +108,6 @@ def added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
     return {name: counts.get(name, 0) + more.get(name, 0) for name in [*counts, *more]}
 
 
-def never_seen(counts: Mapping[str, int], edits: tuple[str, ...]) -> list[str]:
-    """What a run has not shown, of all that it can: faults, rare paths, and `edits`, the names of the operations."""
-    return [name for name in (*FAULTS, *SOMETIMES, *(f"edit: {edit}" for edit in edits)) if not counts.get(name)]
+def never_seen(counts: Mapping[str, int], everything: Iterable[str]) -> list[str]:
+    """What a run has not shown, of everything that it can."""
+    return [name for name in everything if not counts.get(name)]

@@ -3,10 +3,10 @@
 import asyncio
 
 from central_node.storage.attempts import SET_ASIDE
+from field_lab.simulation.faulty_world import FaultyWorld
 from field_lab.simulation.machine import CENTRAL
 from field_lab.simulation.truth import Broken
 from field_lab.simulation.workload import ITEMS, Edit, Operation, touch_again
-from field_lab.simulation.world import World
 
 ROUNDS_MAX = 5
 """Rounds of push and pull of each site until everything agrees."""
@@ -15,7 +15,7 @@ _SETTLING_SECONDS = 60.0
 """Longer than messages that are late and keepalives last: what the faults have left behind is over."""
 
 
-async def heal(world: World) -> None:
+async def heal(world: FaultyWorld) -> None:
     """See the module. Raises Broken."""
     world.heal()
     await world.settle_restarts()
@@ -50,7 +50,7 @@ def _add_items(edit: Edit) -> None:
         edit.touch("item", f"item-{number}")
 
 
-def _save_again_what_was_set_aside(world: World) -> None:
+def _save_again_what_was_set_aside(world: FaultyWorld) -> None:
     for number in world.numbers:
         query = "SELECT root_table, root_id FROM sync_outcome WHERE disposition = 'held' AND sentence LIKE '%attempts%'"
         for key in world.machines[number].ask(query):
@@ -59,7 +59,7 @@ def _save_again_what_was_set_aside(world: World) -> None:
             world.counters.count("document edited again after its frame was set aside")
 
 
-def _agrees(world: World, number: int) -> bool:
+def _agrees(world: FaultyWorld, number: int) -> bool:
     """Whether a site and the central say so of each other, and speak of how things are now.
 
     A frame that was set aside stays held until a person has looked at it: its site then says that all is equal and
@@ -84,7 +84,7 @@ def _agrees(world: World, number: int) -> bool:
     return machine.ask("SELECT value FROM sync_status WHERE key = 'agreed'") == [("0" if held else "1",)]
 
 
-def _why(world: World) -> str:
+def _why(world: FaultyWorld) -> str:
     told = []
     for number, machine in world.machines.items():
         outbox = machine.ask("SELECT count(*) FROM sync_outbox")[0][0]

@@ -33,17 +33,16 @@ class Machine:
     def __init__(
         self,
         number: int,
-        store: str,
+        truth: Truth,
         disk: SimulatedDisk,
         chance: random.Random,
         counters: Counters,
         weather: Callable[[], Weather],
         on_end: Callable[["Machine"], None],
     ) -> None:
-        self.number, self.store, self.disk = number, store, disk
+        self.number, self.truth, self.store, self.disk = number, truth, truth.store, disk
         self.kind = "the central" if number == CENTRAL else "a site"
         self._chance, self._counters, self._weather, self._on_end = chance, counters, weather, on_end
-        self.truth = Truth(f"node {number}", store, counters)
         self._clock = WallClock()
         self._context = contextvars.copy_context()
         self._context.run(CLOCK.set, self._clock)
@@ -56,6 +55,8 @@ class Machine:
         self._lane: tuple[str, str] | None = None
         self._is_silent = False
         self._edits = 0
+        self.on_commit: Callable[[], None] = lambda: None
+        """Called after each commit of the node itself."""
 
     def found(self, content: bytes) -> None:
         """Puts the database there with which the node begins."""
@@ -165,6 +166,7 @@ class Machine:
             self.truth.now_durable()
         if self.number != CENTRAL and self._program is not None:
             self._watch(self._program)
+        self.on_commit()
 
     def _watch(self, program: sqlite3.Connection) -> None:
         silent = program.execute(
@@ -243,10 +245,15 @@ class Machine:
             before = tuple(None if column.optional else column.default for column in table.columns)
         return tuple(row.get(column.name, value) for column, value in zip(table.columns, before, strict=True))
 
+    @property
+    def program(self) -> sqlite3.Connection:
+        """The connection of the other programs on a machine that has power."""
+        assert self._program is not None
+        return self._program
+
     def ask(self, query: str) -> list[Any]:
         """Rows of the machine's database."""
-        assert self._program is not None
-        return self._program.execute(query).fetchall()
+        return self.program.execute(query).fetchall()
 
     # --- what else happens to it --------------------------------------------------------------------------------------
 
@@ -265,8 +272,7 @@ class Machine:
 
     def edit(self, operation: Operation) -> None:
         """Another program commits one transaction; not all of them wait for the disk."""
-        program, chance = self._program, self._chance
-        assert program is not None
+        program, chance = self.program, self._chance
         self._edits += 1
         waits = chance.random() < 0.5
         program.execute(f"PRAGMA synchronous = {'FULL' if waits else 'NORMAL'}")

@@ -29,11 +29,10 @@ class Broken(AssertionError):
 
 
 class Truth:
-    """What one node owns: the central its tables, a site those of its store."""
+    """What one node owns: the rows of `tables` (table -> condition), which may speak of `:store`."""
 
-    def __init__(self, node: str, store: str, counters: Counters) -> None:
-        self._node, self._store, self._counters = node, store, counters
-        self._tables = STORE_TABLES if store else CENTRAL_TABLES
+    def __init__(self, node: str, store: str, tables: Mapping[str, str], counters: Counters) -> None:
+        self.store, self._node, self._tables, self._counters = store, node, tables, counters
         self._durable: dict[Key, Row] = {}
         self._committed: list[Delta] = []
         self._doubtful: Delta | None = None
@@ -79,7 +78,7 @@ class Truth:
         found: dict[Key, Row] = {}
         for table, where in self._tables.items():
             query = f"SELECT * FROM {schema}.{table} WHERE {where.replace('FROM ', f'FROM {schema}.')}"
-            for row in connection.execute(query, {"store": self._store}):
+            for row in connection.execute(query, {"store": self.store}):
                 found[table, row[0]] = row
         return found
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,14 @@ from central_node.one_round import one_round
 from central_node.session import CentralSession
 from engine.errors import Code, PackhorseError, Unavailable
 from field_lab.core_catalogue import core_catalogue
-from field_lab.simulation.checks import Checks
 from field_lab.simulation.counters import Counters
 from field_lab.simulation.disk import SimulatedDisk
-from field_lab.simulation.founding import found, store_of
-from field_lab.simulation.hostile import HostileSite
+from field_lab.simulation.founding import Founded
 from field_lab.simulation.link import LATE_SECONDS, SimulatedStream, garbled
 from field_lab.simulation.machine import CENTRAL, Machine
 from field_lab.simulation.observer import Observer
 from field_lab.simulation.round_site import RoundSite
+from field_lab.simulation.truth import Truth
 from field_lab.simulation.weather import Weather
 from site_node.node import SiteNode
 
@@ -34,35 +33,35 @@ _BOOT_SECONDS = 2.0
 class World:
     """See the module. Everything random comes from `chance`."""
 
-    def __init__(self, folder: Path, sites: int, chance: random.Random) -> None:
-        self.chance, self.counters = chance, Counters()
+    def __init__(
+        self,
+        folder: Path,
+        founded: Founded,
+        truths: Mapping[int, Truth],
+        chance: random.Random,
+        counters: Counters,
+    ) -> None:
+        self.chance, self.counters = chance, counters
         self.observer = Observer(self.counters)
         self.weather = Weather()
-        founded = found(sites + 1)  # the last one is the stranger
-        self.numbers = list(range(2, 2 + sites))
-        self.stores = {number: store_of(number) for number in self.numbers}
+        self.numbers = [number for number in truths if number != CENTRAL]
         self.machines: dict[int, Machine] = {}
-        for number in (CENTRAL, *self.numbers):
+        for number, truth in truths.items():
             path = folder / f"node-{number}.db"
             self.machines[number] = Machine(
-                number, self.stores.get(number, ""), SimulatedDisk(path, chance, self.counters), chance, self.counters,
+                number, truth, SimulatedDisk(path, chance, self.counters), chance, self.counters,
                 lambda: self.weather, self._ended,
             )  # fmt: skip
             self.machines[number].found(founded.databases[number])
         self.nodes: dict[int, SiteNode] = {}
         self.central: CentralNode | None = None
-        self._modes = {number: chance.choice(("live", "live", "scheduled", "calls")) for number in self.numbers}
+        self.modes = {number: chance.choice(("live", "live", "scheduled", "calls")) for number in self.numbers}
+        """How each site synchronises."""
         self._streams: dict[SimulatedStream, None] = {}
         self._restarts: dict[asyncio.Task[None], None] = {}
         self._poisoned: set[bytes] = set()
-        self._heard: deque[session_pb2.SiteMessage] = deque(maxlen=40)
-        stranger = 2 + sites
-        self.hostile = HostileSite(
-            stranger, store_of(stranger), founded.epochs[stranger], self.stores, self._heard, chance
-        )
-        truths = {number: machine.truth for number, machine in self.machines.items()}
-        self.checks = Checks(self.counters, truths, (stranger, store_of(stranger)))
-        self._followed: set[int] = set()
+        self.heard: deque[session_pb2.SiteMessage] = deque(maxlen=40)
+        """What sites have said lately."""
 
     # --- lives --------------------------------------------------------------------------------------------------------
 
@@ -70,9 +69,6 @@ class World:
         """Begins a life of a node."""
         machine = self.machines[number]
         database = machine.begin()
-        if number not in self._followed:
-            self._followed.add(number)
-            self.checks.follow(number, machine.disk.path)
         if number == CENTRAL:
             self.central = CentralNode(database, core_catalogue())
             machine.spawn(_run_central(self.central), "central")
@@ -82,7 +78,7 @@ class World:
         machine.spawn(self._run_site(node, number), f"site {number}")
 
     def _run_site(self, node: SiteNode, number: int) -> Coroutine[Any, Any, None]:
-        match self._modes[number]:
+        match self.modes[number]:
             case "live":
                 return node.run_forever(None)
             case "scheduled":
@@ -96,14 +92,12 @@ class World:
 
     def _ended(self, machine: Machine) -> None:
         """A life has ended by itself: what is connected to it hears nothing more, and after a while it begins again."""
-        if not machine.is_on:
-            self._followed.discard(machine.number)
-            self.checks.leave(machine.number)
-        task = asyncio.get_running_loop().create_task(self._restart(machine.number))
+        task = asyncio.get_running_loop().create_task(self.restart(machine.number))
         self._restarts[task] = None
         task.add_done_callback(lambda done: self._restarts.pop(done, None))
 
-    async def _restart(self, number: int) -> None:
+    async def restart(self, number: int) -> None:
+        """Ends a life of a node and, after a while, begins another."""
         machine = self.machines[number]
         if machine.database is None:  # it is restarting already
             return
@@ -130,7 +124,6 @@ class World:
 
     async def end(self) -> None:
         """Ends every node."""
-        self.checks.close()
         for task in list(self._restarts):
             task.cancel()
         for machine in self.machines.values():
@@ -142,7 +135,6 @@ class World:
         """What holds at every moment. Raises Broken."""
         for machine in self.machines.values():
             machine.raise_unexpected()
-        self.checks.step(sorted(self._followed))
 
     # --- the way between them -----------------------------------------------------------------------------------------
 
@@ -151,10 +143,10 @@ class World:
         del installation
         await asyncio.sleep(0.01)
         central = self._reached()
-        self.counters.count(f"session {self._modes[site]}")
+        self.counters.count(f"session {self.modes[site]}")
         stream = SimulatedStream(site, lambda: self.weather, self.chance, self.observer, self.counters)
         stream.on_hello = partial(self._come_twice, site)
-        stream.heard = self._heard
+        stream.heard = self.heard
         self._streams[stream] = None
         self.machines[CENTRAL].spawn(self._serve(central, site, stream), f"central's session with {site}")
         try:
@@ -257,13 +249,6 @@ class World:
         if error is not None:
             self.observer.ended(error)
         return answers, error
-
-    def attack(self) -> None:
-        """The stranger opens a session."""
-        machine = self.machines[CENTRAL]
-        if self.central is not None and machine.database is not None and not machine.database.is_dead:
-            self.counters.count("hostile session")
-            machine.spawn(self.hostile.attack(self.central), "hostile session")
 
 
 async def _run_central(node: CentralNode) -> None:

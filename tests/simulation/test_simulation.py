@@ -2,8 +2,8 @@
 
 import pytest
 
-from field_lab.simulation.run import simulate
-from field_lab.simulation.seeds import simulate_seeds
+from field_lab.simulation.run import SIMULATION, simulate
+from field_lab.simulation.seeds import run_seeds
 
 FAILED_ONCE = (53, 57, 63, 129, 341)
 """Seeds with which something was found, in the engine or in what the simulator believed of it."""
@@ -14,7 +14,7 @@ EVERY_TIME = range(1001, 1151)
 @pytest.mark.timeout(600)
 def test_everything_converges_after_faults() -> None:
     print(f"seeds {[*FAILED_ONCE]} and {EVERY_TIME}")
-    assert simulate_seeds([*FAILED_ONCE, *EVERY_TIME], print)
+    assert run_seeds(SIMULATION, [*FAILED_ONCE, *EVERY_TIME], print)
 
 
 @pytest.mark.timeout(120)

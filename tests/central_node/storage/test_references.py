@@ -105,3 +105,28 @@ def test_f26_what_was_used_offline_and_deleted_meanwhile_is_taken(tmp_path: Path
     assert synchronise(central, site).in_agreement
     assert central.count("stock_line", "item_id = 'item-1'") == 2
     assert checkpoint(central, site) is not None
+
+
+@pytest.mark.parametrize("is_there_before", [True, False], ids=["the note goes first", "they go together"])
+def test_f26_what_came_and_went_before_it_was_ever_sent_is_not_waited_for(
+    tmp_path: Path, is_there_before: bool
+) -> None:
+    central, site = two_nodes(tmp_path)
+    site.put_invoice("i", ["a"])
+    note = "INSERT INTO transaction_note (id, store_id, invoice_id) VALUES ('n', ?, 'i')"
+    site.execute(note, site.store)
+    site.execute("DELETE FROM invoice WHERE id = 'i'")
+    if is_there_before:
+        site.execute("UPDATE sync_outbox SET queued_at = 0 WHERE table_name = 'transaction_note'")
+        site.cut((1, 1 << 20))
+    push(central, site)
+    assert central.rows("transaction_note") == site.rows("transaction_note")
+    assert (central.count("sync_held"), central.count("invoice"), central.count("invoice_line")) == (0, 0, 0)
+    assert synchronise(central, site).in_agreement
+
+
+def test_f26_what_came_and_went_and_nobody_may_wait_for_is_not_told(tmp_path: Path) -> None:
+    _, site = two_nodes(tmp_path)
+    site.put_stock("s")
+    site.execute("DELETE FROM stock_line WHERE id = 's'")
+    assert site.cut() is None

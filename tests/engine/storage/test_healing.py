@@ -163,3 +163,27 @@ def test_no_other_refusal_moves_anything(country: Exchange, code: Code) -> None:
     answers = [document_pb2.Document(table="location", id="shelf"), document_pb2.Document(table="invoice", id="i")]
     site.apply(document_pb2.PullBody(wanted=answers))
     assert site.rows() == before and site.one("SELECT count(*) FROM sync_aside") == 0
+
+
+@pytest.mark.parametrize("is_told_first", ["by the feed", "by the answer"])
+def test_what_was_deleted_while_a_refused_edit_stood_in_its_way_goes(country: Exchange, is_told_first: str) -> None:
+    """A program gave itself a right; the tombstone of the owner must not be lost between feed and answer."""
+    site, central = country.site, country.central
+    central.edit("INSERT INTO location_type (id, name) VALUES ('cold', 'agreed')")
+    country.synchronise(site)
+    site.edit(
+        "INSERT INTO sync_authority VALUES ('central', '', 1, 666)",
+        "UPDATE location_type SET name = 'mine' WHERE id = 'cold'",
+        "DELETE FROM sync_authority WHERE term_id = 666",
+    )
+    session = country.connect(site)
+    central.edit("DELETE FROM location_type WHERE id = 'cold'")
+    country.push(site, session)
+    central.route()
+    if is_told_first == "by the answer":
+        site.apply(central.wanted(session, site.read(read_wants)))
+    country.pull(site, session)
+    assert site.one("SELECT name FROM location_type WHERE id = 'cold'") is None
+    assert site.one("SELECT count(*) FROM sync_membership WHERE id = 'cold'") == 0
+    assert country.differing(site, country.connect(site)) == ["held at the central"]
+    assert [row["id"] for row in site.read(kept_aside)["kept_aside_records"]] == ["cold"]

@@ -9,7 +9,8 @@ from engine.storage.eviction import Phase
 from engine.storage.integrity import mend
 from engine.storage.records import Key
 from field_lab.core_catalogue import core_catalogue
-from tests.engine.storage.scoped import V2, ScopedSite, scoped_site
+from tests.engine.storage.documents import document, gone, record
+from tests.engine.storage.scoped import V1, V2, ScopedSite, scoped_site
 from tests.engine.storage.site_end import NOW
 
 REFERENCES = [
@@ -150,3 +151,34 @@ def test_f36_a_hidden_record_is_neither_asked_for_nor_put_aside() -> None:
         assert len(site.hidden()) == 2
         site.write(lambda c: mend(c, core_catalogue(), list(site.hidden()), NOW))
         assert site.one("SELECT count(*) FROM sync_want") == site.one("SELECT count(*) FROM sync_aside") == 0
+
+
+def test_f36_a_line_that_is_deleted_goes_although_its_document_stays() -> None:
+    """Lines that are deleted together, of several documents, are judged each for itself."""
+    with scoped_site() as site:
+        lists = ("a", "b")
+        for name in lists:
+            lines = [
+                record("master_list_line", id=f"{name}-{line}", master_list_id=name, item_id="item") for line in "12"
+            ]
+            site.apply(site.page("central", document(V1, record("master_list", id=name), *lines)))
+        for name in lists:
+            tombstone = gone("master_list_line", f"{name}-1")
+            site.apply(site.page("central", document(V2, record("master_list", id=name), tombstone, whole=False)))
+        site.evict()
+        assert site.rows("master_list_line").keys() == {("master_list_line", f"{name}-2") for name in lists}
+        assert site.rows("master_list").keys() == {("master_list", name) for name in lists}
+        assert site.hidden() == {} and site.one("SELECT count(*) FROM sync_left") == 0
+        tombstones = site.connection.execute("SELECT id FROM sync_record WHERE deleted").fetchall()
+        assert sorted(row[0] for row in tombstones) == ["a-1", "b-1"]
+
+
+def test_f36_lines_of_a_document_that_goes_go_with_it_those_deleted_before_too() -> None:
+    with scoped_site() as site:
+        lines = [record("master_list_line", id=line, master_list_id="a", item_id="item") for line in "12"]
+        site.apply(site.page("central", document(V1, record("master_list", id="a"), *lines)))
+        deleted = document(V2, record("master_list", id="a"), gone("master_list_line", "1"), whole=False)
+        site.apply(site.page("central", deleted))
+        site.close("central")
+        site.evict()
+        assert site.rows("master_list", "master_list_line") == {} and site.hidden() == {}
