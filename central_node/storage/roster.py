@@ -250,18 +250,26 @@ def reconcile_subscriptions(
             if scope in known:
                 changes.append(document_pb2.SubscriptionChange(scope=scope, closed=True))
                 known = {name: cursor for name, cursor in known.items() if name != scope}
-    note_positions(connection, site, [c for c in cursors.values() if stored.get(c.scope) != c])
+    _subscribe(connection, site, [c for c in cursors.values() if stored.get(c.scope) != c])
     return cursors | open_backfills(connection, site), changes
 
 
-def note_positions(connection: sqlite3.Connection, site: int, cursors: list[Cursor]) -> None:
-    """Remembers how far a site is."""
+def _subscribe(connection: sqlite3.Connection, site: int, cursors: list[Cursor]) -> None:
     connection.executemany(
         "INSERT INTO central_subscription (site, scope, generation, position, begun) VALUES"
         " (?1, ?2, ?3, ?4, ifnull((SELECT position FROM sync_scope WHERE name = ?2), 0))"
         " ON CONFLICT (site, scope) DO UPDATE SET position = excluded.position,"
         " begun = iif(generation = excluded.generation, begun, excluded.begun), generation = excluded.generation",
-        [(site, cursor.scope, cursor.generation, cursor.position) for cursor in cursors if not cursor.table],
+        [(site, cursor.scope, cursor.generation, cursor.position) for cursor in cursors],
+    )
+
+
+def note_positions(connection: sqlite3.Connection, site: int, cursors: list[Cursor]) -> None:
+    """Remembers how far a site is. What it acknowledges of a subscription that was closed meanwhile, or has begun
+    again, says nothing of the present one."""
+    connection.executemany(
+        "UPDATE central_subscription SET position = ? WHERE site = ? AND scope = ? AND generation = ?",
+        [(cursor.position, site, cursor.scope, cursor.generation) for cursor in cursors if not cursor.table],
     )
     note_backfills(connection, site, (cursor for cursor in cursors if cursor.table))
 

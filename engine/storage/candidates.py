@@ -32,7 +32,7 @@ class Documents:
         self._document_of: dict[Key, Key] = {}
         """Line apart -> the root of its document."""
         found = self._with_members(list(candidates))
-        deleted = _deleted_among(connection, (key for pair in found for key in pair))
+        self._deleted = deleted = _deleted_among(connection, (key for pair in found for key in pair))
         for root, record in found:
             if record in deleted and root not in deleted:
                 self.roots[record] = {record: None}
@@ -61,10 +61,13 @@ class Documents:
     def fate(self, root: Key) -> Fate:
         """What becomes of a document now."""
         records, document = self.roots[root].keys(), self._document_of.get(root, root)
+        is_unsent = document in self._unsent
+        # What its owner has deleted is not kept because the right to it came here since, unless it was entered again.
+        is_own = document in self._own and (root not in self._deleted or is_unsent)
         return fate_of(
             not self._in_scope.isdisjoint(records),
-            document in self._own,
-            document in self._unsent,
+            is_own,
+            is_unsent,
             not self._referred.isdisjoint(records),
         )
 

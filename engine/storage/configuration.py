@@ -72,8 +72,7 @@ def _write_withheld(
     connection.executemany("INSERT INTO sync_withheld VALUES (?, ?)", sorted(wanted - there))
 
 
-def read_rights(connection: sqlite3.Connection) -> frozenset[Owner]:
-    """The rights that this node holds now."""
-    return frozenset(
-        Owner(Right(row[0]), row[1]) for row in connection.execute("SELECT owner, key FROM sync_authority")
-    )
+def read_rights(connection: sqlite3.Connection) -> Mapping[Owner, Term]:
+    """The rights that this node holds now, with their terms."""
+    rows = connection.execute("SELECT owner, key, term, term_id FROM sync_authority")
+    return {Owner(Right(row[0]), row[1]): Term(row[2], row[3]) for row in rows}

@@ -95,7 +95,7 @@ def mend(connection: sqlite3.Connection, catalogue: Catalogue, damaged: Iterable
         if key in hidden or present.are_unchanged([key]) or _has_change(connection, key) or root in asked:
             continue
         owner = _owner_of(connection, catalogue, root)
-        if owner in rights and (root != key or present.row(key) is not None):
+        if owner is not None and owner in rights and (root != key or present.row(key) is not None):
             queue_again(connection, key, root, owner)
             queued += 1
             continue
@@ -199,7 +199,7 @@ def queue_for_central(connection: sqlite3.Connection, catalogue: Catalogue, root
         waits = "SELECT 1 FROM sync_outbox WHERE root_table = ? AND root_id = ? LIMIT 1"
         known = "SELECT 1 FROM sync_record WHERE table_name = ? AND id = ?"
         waiting, there = (connection.execute(query, root).fetchone() for query in (waits, known))
-        if owner in rights and there and not waiting:
+        if owner is not None and owner in rights and there and not waiting:
             queue_again(connection, root, root, owner)
             entry = (*root, after)
             connection.execute("INSERT OR IGNORE INTO sync_outcome VALUES (?, ?, ?, 'need_whole', '', '')", entry)

@@ -1,8 +1,9 @@
 """A site takes what the central sends: content, memberships, digests and positions in one transaction (law 3).
 
 What is never done here (law 8, F9): content from a feed never replaces a record with a pending or in-flight change, nor
-a record that this node owns now and already has. Absence never deletes; only a tombstone of a higher version does. One
-exception: what was refused for NO_AUTHORITY (healing.py).
+a record that this node owns now and already has; what its former owner wrote last is no such content, but what this
+node has to go on from. Absence never deletes; only a tombstone of a higher version does. One exception: what was
+refused for NO_AUTHORITY (healing.py).
 Required references are not waited for: a dangling one is shown as "not known here" (F26).
 """
 
@@ -112,6 +113,11 @@ class _Local:
         """The right under which this node may edit a document that it has or has deleted, or None."""
         owner = self._owners.get(root)
         return owner if owner in self._rights else None
+
+    def is_of_former_owner(self, key: Key, version: Version, right: Owner) -> bool:
+        """Whether a version is from before this node had the right, and newer than what the node has."""
+        state = self.states.get(key)
+        return state is not None and version.is_newer_than(state.version) and version.term < self._rights[right].counter
 
     def is_here(self, key: Key) -> bool:
         """Whether the record is there, or was deleted here."""
@@ -306,9 +312,10 @@ def _judge(record: _Arrived, key: Key, local: _Local, unreadable: dict[Key, str]
         return None
     if state is not None and state.hash == change.hash and record.scope is not None:
         return None
-    if local.right(record.root) and local.is_here(key) and record.scope is not None:
-        return None
-    return change
+    right = local.right(record.root)
+    if right is None or record.scope is None or not local.is_here(key):
+        return change
+    return change if local.is_of_former_owner(key, record.version, right) else None
 
 
 def _change(record: _Arrived) -> Change:

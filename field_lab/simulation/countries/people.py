@@ -170,10 +170,10 @@ def go_rogue(country: Country, number: int) -> None:
     table = chance.choice(tables)
     rows = [row[0] for row in program.execute(f"SELECT id FROM {table} ORDER BY id")]
     foreign = [row for row in rows if not may_edit(standing, table, _store_of(program, table, row), is_there=True)]
-    store = _any_store(country, standing)
     record_id = chance.choice(foreign) if foreign and chance.random() < 0.8 else ""
-    if not record_id and may_edit(standing, table, store, is_there=False):
-        return
+    store = _store_of(program, table, record_id) if record_id else _any_store(country, standing)
+    if store in OFFICES or any(may_edit(known, table, store, False) for known in (standing, country.standing(number))):
+        return  # it has that right, or may have it soon
     drawn, way = chance.random(), chance.choice(ROGUES)
     if way == "behind dropped triggers" and country.modes[number] == "calls":
         return  # only a daemon looks for what was not captured

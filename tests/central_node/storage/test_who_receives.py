@@ -12,6 +12,7 @@ import pytest
 from central_node.storage.copies import administering
 from central_node.storage.effects import change_topology
 from central_node.storage.follow_up import do_follow_up
+from central_node.storage.roster import note_positions
 from central_node.storage.status import read_status
 from central_node.storage.steps import refresh_topology
 from central_node.storage.stores import add_visibility
@@ -103,6 +104,27 @@ def test_f06_the_lowest_term_of_a_change_that_waits_counts(nodes: tuple[Central,
     site.execute("UPDATE sync_authority SET term = term + 2, term_id = 7 WHERE key = ?", STORE)
     site.put_stock("s", "new right")
     assert site.execute("SELECT term FROM sync_outbox") == before
+
+
+@pytest.mark.parametrize("edit", ["UPDATE patient SET last_name = 'of site 2'", "DELETE FROM patient"])
+def test_f06_a_new_owner_goes_on_from_what_its_predecessor_wrote_last(
+    nodes: tuple[Central, Site, Site], edit: str
+) -> None:
+    """It had the patient before, hears of its right first, and has changed nothing: its older version is no answer."""
+    central, site, other = nodes
+    site.execute("INSERT INTO patient (id, home_store_id, last_name) VALUES ('p', ?, 'agreed')", STORE)
+    synchronise(central, site)
+    central.execute("INSERT INTO patient_visibility (id, store_id, patient_id) VALUES ('v', ?, 'p')", other.store)
+    central.route()
+    synchronise(central, other)
+    site.execute(edit)
+    synchronise(central, site)
+    move(central, STORE, other.number)
+    synchronise(central, other)
+    assert synchronise(central, other).in_agreement
+    shown = other.execute("SELECT * FROM patient WHERE id NOT IN (SELECT id FROM sync_hidden)")
+    assert site.rows("patient") == central.rows("patient") == set(shown)
+    assert other.count("sync_outbox") == 0
 
 
 def test_f18_a_transfer_copy_receives_the_record_of_the_store_and_nothing_of_its_data(
@@ -256,3 +278,20 @@ def test_f35_whatever_comes_between_everybody_has_what_is_visible_there(
     central.execute("UPDATE patient_visibility SET comment = 'said twice'")
     central.route()
     assert scopes_of_patients(central) == again
+
+
+def test_f06_what_is_acknowledged_of_a_subscription_that_has_ended_is_not_noted(
+    nodes: tuple[Central, Site, Site],
+) -> None:
+    """An acknowledgement may come when the central has closed the subscription, or begun it again."""
+    central, site, _ = nodes
+    scope = f"store/{site.store}"
+    late = central.cursors[site.number][scope]._replace(position=5)
+    query = "SELECT generation, position FROM central_subscription WHERE scope = ?"
+    (before,) = central.execute(query, scope)
+    central.execute("UPDATE central_subscription SET generation = generation + 1, position = 0 WHERE scope = ?", scope)
+    central.write(lambda c: note_positions(c, site.number, [late]))
+    assert central.execute(query, scope) == [(before[0] + 1, 0)]
+    central.execute("DELETE FROM central_subscription WHERE scope = ?", scope)
+    central.write(lambda c: note_positions(c, site.number, [late]))
+    assert central.execute(query, scope) == []
