@@ -12,7 +12,9 @@ import pytest
 from tests.mutants.definitions import (
     FINDINGS,
     LAWS,
+    ORACLE,
     ROOT,
+    SEEDED,
     SIMULATOR,
     Mutant,
     document,
@@ -34,7 +36,7 @@ def test_a_mutant_can_be_made_and_names_a_test_that_exists(mutant: Mutant) -> No
     mutated = mutant.mutated((ROOT / mutant.file).read_text())
     if mutant.file.endswith(".py"):
         compile(mutated, mutant.file, "exec")
-    if mutant.caught_by != SIMULATOR:
+    if mutant.caught_by not in SEEDED:
         path, _, name = mutant.caught_by.partition("::")
         assert name.partition("[")[0] in functions_in(ROOT / path), f"{mutant.caught_by} does not exist"
 
@@ -62,6 +64,7 @@ def test_the_list_of_mutants_has_not_drifted() -> None:
         ("law3_x", {"seeds": [1]}),
         ("law3_x", {"caught_by": SIMULATOR}),
         ("law3_x", {"caught_by": SIMULATOR, "seeds": []}),
+        ("oracle_x", {"caught_by": ORACLE}),
         ("law3_x", {"caught_by": SIMULATOR, "seeds": ["1"]}),
         ("x", {}),
         ("F3_x", {}),
@@ -69,6 +72,7 @@ def test_the_list_of_mutants_has_not_drifted() -> None:
 )
 def test_a_definition_that_does_not_fit_is_refused(name: str, change: dict[str, Any]) -> None:
     assert parse("law3_x", GOOD).subject == "law3"
+    assert parse("oracle_x", GOOD | {"caught_by": ORACLE, "seeds": [1]}).subject == ORACLE
     with pytest.raises(ValueError, match=name):
         parse(name, GOOD | change)
 

@@ -1,12 +1,13 @@
 """What the mutants are: each breaks one law or finding on purpose in one place, and one test or seed has to notice.
 
-A mutant is a file `<name>.toml` of this folder; its name begins with what it breaks (`f14_...`, `law3_...`). Keys:
+A mutant is a file `<name>.toml` of this folder; its name begins with what it breaks (`f14_...`, `law3_...`), or with
+`oracle` where a rule of the specification is broken: who edits, who receives, which copies of stores there are. Keys:
 
-    breaks     one sentence: which law or finding, and how
+    breaks     one sentence: which law, finding or rule, and how
     file       the source that is changed, from the root of the repository
     old, new   the text that is replaced, exactly once in the file, and what replaces it
-    caught_by  the node id of a test, or "simulator"
-    seeds      with "simulator": the seeds of which at least one has to fail
+    caught_by  the node id of a test, or "simulator", or "oracle"
+    seeds      with these two: the seeds of which at least one has to fail
 """
 
 import ast
@@ -18,7 +19,9 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent
-SIMULATOR = "simulator"
+SIMULATOR, ORACLE = "simulator", "oracle"
+SEEDED = (SIMULATOR, ORACLE)
+"""What runs seeds instead of a test."""
 LAWS = tuple(f"law{number}" for number in range(1, 15))
 """The laws of the design, by the beginning of a mutant's name."""
 _NUMBERS = (
@@ -27,7 +30,7 @@ _NUMBERS = (
 FINDINGS = tuple(f"f{int(number):02}" for number in _NUMBERS.split())
 """The findings of the design's review that the core has to stand up to: each has a test of its name."""
 
-_NAME = re.compile(r"(f\d\d|law\d{1,2})_[a-z0-9_]+")
+_NAME = re.compile(r"(f\d\d|law\d{1,2}|oracle)_[a-z0-9_]+")
 _TEST_OF_FINDING = re.compile(r"test_(f\d\d)_")
 
 
@@ -44,7 +47,7 @@ class Mutant(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """The law or finding that it breaks: "law3", "f14"."""
+        """The law or finding that it breaks: "law3", "f14"; or "oracle", for the rules of the specification."""
         return self.name.partition("_")[0]
 
     def mutated(self, text: str) -> str:
@@ -57,7 +60,7 @@ class Mutant(NamedTuple):
 def parse(name: str, told: Mapping[str, Any]) -> Mutant:
     """A definition from the keys of its file. Raises ValueError with what does not fit."""
     wanted: dict[str, type] = {"breaks": str, "file": str, "old": str, "new": str, "caught_by": str}
-    if told.get("caught_by") == SIMULATOR:
+    if told.get("caught_by") in SEEDED:
         wanted["seeds"] = list
     if set(told) != set(wanted):
         raise ValueError(f"{name}: the keys are {sorted(told)} instead of {sorted(wanted)}")
@@ -68,7 +71,7 @@ def parse(name: str, told: Mapping[str, Any]) -> Mutant:
     if any(type(seed) is not int for seed in seeds):
         raise ValueError(f"{name}: a seed is no integer")
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name}: the name begins neither with a finding (f01_) nor with a law (law1_)")
+        raise ValueError(f"{name}: the name begins neither with a finding (f01_), a law (law1_) nor with oracle_")
     if not told["breaks"].endswith(".") or "\n" in told["breaks"]:
         raise ValueError(f"{name}: breaks is no sentence on one line")
     if told["old"] == told["new"]:
@@ -77,7 +80,7 @@ def parse(name: str, told: Mapping[str, Any]) -> Mutant:
 
 
 def read_mutants(folder: Path = FOLDER) -> list[Mutant]:
-    """Every definition, in the order of laws and findings. Raises ValueError with the first that does not fit."""
+    """Every definition, in the order of laws, rules and findings. Raises ValueError with the first that does not fit."""
     found = []
     for path in folder.glob("*.toml"):
         try:
@@ -88,7 +91,9 @@ def read_mutants(folder: Path = FOLDER) -> list[Mutant]:
 
 
 def subject_order(subject: str) -> tuple[bool, int]:
-    """Laws come first, each group in the order of its numbers."""
+    """Laws come first, then the rules that the oracle judges, then findings; each group in the order of its numbers."""
+    if subject == ORACLE:
+        return False, len(LAWS) + 1
     return not subject.startswith("law"), int(subject.removeprefix("law").removeprefix("f"))
 
 
@@ -127,7 +132,8 @@ def document() -> str:
         "",
         "Made by `make documents` from `tests/mutants/*.toml`. Each line is one place of the sources that",
         "`make mutants` breaks on purpose; the test or the seeds beside it have to fail then. Laws are those of the",
-        "design, findings (F1 to F57) those of its review; a finding's own tests are named `test_fNN_...`.",
+        "design, findings (F1 to F57) those of its review; a finding's own tests are named `test_fNN_...`. What the",
+        "oracle notices are rules of the specification: who edits, who receives, which copies of stores there are.",
         "",
         "| mutant | what is broken | where | who notices |",
         "|---|---|---|---|",

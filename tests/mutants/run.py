@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from tests.mutants.definitions import ROOT, SIMULATOR, Mutant, read_mutants
+from tests.mutants.definitions import ORACLE, ROOT, SEEDED, SIMULATOR, Mutant, read_mutants
 
 AT_ONCE = 2
 RUN_SECONDS = 600
@@ -64,16 +64,17 @@ def imported_from(copy: Path) -> set[Path]:
 
 
 def command_of(caught_by: str, seed: int | None) -> list[str]:
-    """What runs one test, or one seed of the simulator."""
+    """What runs one test, or one seed of the simulator or the oracle."""
     if seed is not None:
-        return [sys.executable, "-m", "field_lab", "simulate", "--seeds", "1", "--first-seed", str(seed)]
+        command = {SIMULATOR: "simulate", ORACLE: "oracle"}[caught_by]
+        return [sys.executable, "-m", "field_lab", command, "--seeds", "1", "--first-seed", str(seed)]
     quiet = ("-q", "-x", "--tb=short", "-p", "no:cacheprovider", "-n", "0")
     return [sys.executable, "-m", "pytest", *quiet, caught_by]
 
 
 def run(copy: Path, caught_by: str, seeds: Iterable[int]) -> Ran:
     """Runs a test, or seeds until one fails."""
-    for seed in seeds if caught_by == SIMULATOR else (None,):
+    for seed in seeds if caught_by in SEEDED else (None,):
         try:
             done = subprocess.run(
                 command_of(caught_by, seed),

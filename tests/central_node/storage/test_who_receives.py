@@ -280,7 +280,7 @@ def test_f35_whatever_comes_between_everybody_has_what_is_visible_there(
     assert scopes_of_patients(central) == again
 
 
-def test_f06_what_is_acknowledged_of_a_subscription_that_has_ended_is_not_noted(
+def test_what_is_acknowledged_of_a_subscription_that_has_ended_is_not_noted(
     nodes: tuple[Central, Site, Site],
 ) -> None:
     """An acknowledgement may come when the central has closed the subscription, or begun it again."""
