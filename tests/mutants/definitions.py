@@ -80,7 +80,7 @@ def parse(name: str, told: Mapping[str, Any]) -> Mutant:
 
 
 def read_mutants(folder: Path = FOLDER) -> list[Mutant]:
-    """Every definition, in the order of laws, rules and findings. Raises ValueError with the first that does not fit."""
+    """Every definition: laws, rules, findings, in order. Raises ValueError with the first that does not fit."""
     found = []
     for path in folder.glob("*.toml"):
         try:
