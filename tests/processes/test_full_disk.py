@@ -47,9 +47,9 @@ async def country_on_a_small_disk(disk: Path) -> AsyncIterator[Country]:
 
 
 def fill(disk: Path) -> Path:
-    """Writes until nothing fits any more; deleting the file makes room again."""
+    """Writes until nothing fits any more, again where room was made meanwhile; deleting the file makes room."""
     filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
+    with filler.open("ab", buffering=0) as file:
         try:
             while True:
                 file.write(b"x" * 4096)
@@ -87,10 +87,11 @@ async def test_a_full_disk_at_the_central(country: Country, disk: Path, tmp_path
         assert_refused(await country.central.command("import", "DIR", "item", str(file)), Code.DISK_FULL)
         assert dump(country.central) == before, "all of a file or nothing"
         write_stock(site.database, BADILI, 3_000)
-        with opened(site.database) as connection:
-            connection.execute("UPDATE stock_line SET batch = printf('%.*c', 900, 'x')")
 
         async def says() -> bool:
+            fill(disk)  # a log that begins again is cut, which makes room
+            with opened(site.database) as connection:
+                connection.execute("UPDATE stock_line SET batch = printf('%.*c', 900, 'x') || random()")
             return bool((await country.central.status())["trouble"] == "DISK_FULL")
 
         await until(says, "status says that the disk is full")
