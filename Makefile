@@ -35,6 +35,11 @@ CRASH_ROUNDS ?= 5
 crashes: install  ## Kill daemons with frames in flight, CRASH_ROUNDS rounds from PACKHORSE_SEED on, and count
 	PACKHORSE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(BIN)/python -m pytest --capture no --timeout 1800 tests/processes/test_crashes.py
 
+FUZZ_EXAMPLES ?= 2000
+fuzz: install  ## Feed every fuzzer FUZZ_EXAMPLES examples of frames, sessions, files, tokens and calls; minutes
+	PACKHORSE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest --numprocesses 2 --timeout 3600 \
+		tests/test_any_*.py tests/*/test_any_*.py tests/*/*/test_any_*.py
+
 MEMORY_RECORDS ?= 100000 400000
 memory: install  ## Measure the most memory of each daemon with MEMORY_RECORDS, few and many, pulled and pushed
 	PACKHORSE_MEMORY_RECORDS="$(MEMORY_RECORDS)" $(BIN)/python -m pytest --capture no --timeout 3600 tests/processes/test_memory.py
@@ -65,4 +70,4 @@ documents: install  ## Write the generated parts of the documents again
 baseline: install  ## At a release: make today's contract the one that later changes are compared with
 	$(BIN)/buf build --output protos/baseline.binpb
 
-.PHONY: help install demo test check crashes memory simulate oracle bench mutants protos documents baseline
+.PHONY: help install demo test check crashes fuzz memory simulate oracle bench mutants protos documents baseline

@@ -7,6 +7,7 @@ added, nothing is ever dropped. Triggers are compared by their text and made aga
 
 import sqlite3
 from collections.abc import Callable
+from functools import cache
 
 from engine.catalogue.codec import codec
 from engine.catalogue.model import Catalogue, Column, Table
@@ -263,8 +264,11 @@ def _missing(connection: sqlite3.Connection, catalogue: Catalogue, more: tuple[s
     }
     statements = [statement for statement in more if ("table", _name_in(statement)) not in found]
     for table in catalogue:
-        if ("table", table.name) not in found:
-            statements += _create(table)
+        create = _create(table)
+        as_found = found.get(("table", table.name))
+        if as_found is None:
+            statements += create
+        if as_found is None or as_found == create[0]:  # which saves reading the columns of most
             continue
         there = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
         statements += [
@@ -285,7 +289,8 @@ def _name_in(statement: str) -> str:
     return statement.split("IF NOT EXISTS", 1)[1].split(None, 1)[0].rstrip("(")
 
 
-def _create(table: Table) -> list[str]:
+@cache
+def _create(table: Table) -> tuple[str, ...]:
     columns = ",\n    ".join(_column(column) for column in table.columns)
     # Without a rowid, which would be a second unique key that OR REPLACE can hit.
     statements = [f"CREATE TABLE {table.name} (\n    {columns}) WITHOUT ROWID"]
@@ -293,7 +298,7 @@ def _create(table: Table) -> list[str]:
         statements.append(f"CREATE INDEX {table.name}_{table.parent_column} ON {table.name} ({table.parent_column})")
     elif table.store_column and table.store_column != "id":
         statements.append(f"CREATE INDEX {table.name}_{table.store_column} ON {table.name} ({table.store_column})")
-    return statements
+    return tuple(statements)
 
 
 def _column(column: Column) -> str:

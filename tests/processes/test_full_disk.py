@@ -75,9 +75,10 @@ def dump(node: Node) -> list[str]:
 
 async def test_a_full_disk_at_the_central(country: Country, disk: Path, tmp_path: Path) -> None:
     site = await joined(country, "Badili", BADILI)
-    away = tmp_path / "away"
-    shutil.copytree(site.directory, away)  # the site's own disk is not full
-    subprocess.run(["mount", "--bind", str(away), str(site.directory)], check=True)
+    own = [site.directory, disk / "state"]  # the site's own disk is not full
+    for folder in own:
+        shutil.copytree(folder, tmp_path / folder.name)
+        subprocess.run(["mount", "--bind", str(tmp_path / folder.name), str(folder)], check=True)
     try:
         await site.start()
         file = tmp_path / "items.csv"
@@ -106,7 +107,8 @@ async def test_a_full_disk_at_the_central(country: Country, disk: Path, tmp_path
         assert (await country.central.status())["trouble"] is None
     finally:
         await site.stop()
-        subprocess.run(["umount", "--lazy", str(site.directory)], check=True)
+        for folder in own:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 async def test_a_full_disk_at_a_site(country: Country, disk: Path, tmp_path: Path) -> None:

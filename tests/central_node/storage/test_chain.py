@@ -81,7 +81,7 @@ class Story:
                 self.site.settle(answer)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(steps=st.lists(STEP, max_size=25))
 def test_f01_whatever_is_lost_the_last_edit_arrives(steps: list[tuple[str, int, int]]) -> None:
     """Frame 812 is cut, applied and not acknowledged; the site dies; the record is edited; the site starts again."""

@@ -117,7 +117,7 @@ STEP = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(steps=st.lists(STEP, max_size=20))
 @example(
     steps=[("push", ""), ("arrive", "late-1"), ("wake", ""), ("pull", "")]

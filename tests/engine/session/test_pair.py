@@ -67,7 +67,7 @@ STEPS = range(120)
 @pytest.mark.parametrize(
     "how", ["the site crashes", "the central crashes", "a cut that takes all", "a cut that takes less"]
 )
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_either_end_may_restart_at_every_step(seed: int, how: str, stay: bool) -> None:
     """One history after the other, the same but for the step at which it is interrupted."""
     world = World(stay=stay, window=2, records_per_frame=2, edits=12, depth=2, traits=ALL_TRAITS)
