@@ -38,9 +38,9 @@ class Pair:
         self.traces[which].read()
         return [line for line in self.traces[which].lines if line.site == self.site.number]
 
-    def note(self, victim: Node, at: int) -> None:
-        """Looks up what a killed node had committed."""
-        number = self.site.number
+    def note(self, victim: Node) -> None:
+        """Looks up what a killed node had committed: after everything that it can have told of it."""
+        number, at = self.site.number, time.monotonic_ns()
         if victim is self.site:
             with opened(self.site.database) as connection:
                 found = connection.execute("SELECT name || ':' || generation, 0, position FROM sync_scope").fetchall()
@@ -104,7 +104,7 @@ async def kill_at(pair: Pair, direction: str, victim: Node, moment: Moment, chan
         await asyncio.sleep(chance.uniform(0.0, LATER_SECONDS[moment]))
         at, whole = time.monotonic_ns(), watch.is_whole
         await victim.kill()
-        pair.note(victim, at)
+        pair.note(victim)
         watch.look(at)
         await victim.start()
         if whole and watch.flight.at(moment):
