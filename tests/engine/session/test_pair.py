@@ -17,8 +17,8 @@ LAGGING: Final = ("reports frames_loaded", "reports compared", "is noticed", "ha
 PLAIN: Final = ("",)
 ALL_TRAITS: Final = ("", "", "", NEED_WHOLE, WANT, REQUEUE, LARGE)
 SEEDS = st.integers(0, 1 << 32)
-FEW = settings(deadline=None, database=None, max_examples=60)
-MANY = settings(deadline=None, database=None, max_examples=200)
+FEW = settings(deadline=None, database=None, max_examples=40)
+MANY = settings(deadline=None, database=None, max_examples=120)
 
 calm_worlds = st.builds(
     World,
@@ -94,7 +94,7 @@ def test_no_wake_up_is_lost(seed: int, world: World, moves: int) -> None:
     assert not world.stay or pair.sessions == 1
 
 
-@pytest.mark.parametrize("seeds", [range(start, start + 500) for start in range(0, 2_000, 500)], ids=str)
+@pytest.mark.parametrize("seeds", [range(start, start + 300) for start in range(0, 1_200, 300)], ids=str)
 def test_no_wake_up_is_lost_where_little_happens(seeds: range) -> None:
     """A few edits and wishes, and reports that lag: nothing comes later that would make up for a forgotten one."""
     for seed in seeds:

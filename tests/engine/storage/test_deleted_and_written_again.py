@@ -208,7 +208,7 @@ def write_or_delete(country: Country, thing: Thing) -> None:
 
 
 @given(st.lists(STEPS, min_size=5, max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_however_frames_are_cut_everybody_ends_with_what_was_written_last(plan: list[str]) -> None:
     with exchange() as made:
         country = Country(made)
