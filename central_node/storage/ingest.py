@@ -23,7 +23,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from central_node.storage.follow_up import queue_follow_up
 from central_node.storage.references import doubtful_references, first_missing
 from central_node.storage.routing import Router
-from central_node.storage.tombstones import is_foreign, is_forgotten
+from central_node.storage.tombstones import conflict, is_foreign, is_forgotten
 from engine.catalogue.codec import Unreadable, codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
 from engine.errors import Code, sentence
@@ -230,11 +230,8 @@ class Ingest:
         if stored == NEVER and document.key in self._roots:
             base = stored  # created here for its owner: whatever the owner has supersedes it
         if base != stored or not version.is_newer_than(stored):
-            says = (
-                f"{_name(document)} continues version {base.counter} of term {base.term}; stored is version"
-                f" {stored.counter} of term {stored.term}. Both are kept."
-            )
-            self._hold(document, Reason(Code.DIVERGED, says))
+            is_gone = root_row is None and state is not None
+            self._hold(document, conflict(_name(document), base, stored, is_gone))
             return None
         return changes, root_row
 

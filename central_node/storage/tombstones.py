@@ -1,10 +1,13 @@
-"""What a pushed document may be put on where all that is known of it is that it was deleted."""
+"""What a pushed document may be put on where all that is known of it is that it was deleted, and what is said of one
+that continues nothing that is stored."""
 
 import sqlite3
 
 from packhorse.sync.v1 import document_pb2
 
+from engine.errors import Code
 from engine.rules.versions import NEVER, Version
+from engine.storage.held import Reason
 from engine.storage.records import Key, State
 from engine.storage.retention import last_forgotten
 
@@ -26,3 +29,21 @@ def is_forgotten(
     if state is None:
         return base.counter <= last_forgotten(connection).counter
     return state.deleted and base == NEVER
+
+
+def conflict(name: str, base: Version, stored: Version, is_gone: bool) -> Reason:
+    """Why a document is held that does not continue the stored version.
+
+    Args:
+        name: of the document.
+        base: the version that it continues.
+        stored: the version that is stored.
+        is_gone: both are deletes. Nothing is to be compared then; the site takes the one that is here.
+    """
+    if is_gone:
+        return Reason(Code.NO_AUTHORITY, f"{name} was not deleted: it has been deleted before.")
+    return Reason(
+        Code.DIVERGED,
+        f"{name} continues version {base.counter} of term {base.term}; stored is version {stored.counter} of term"
+        f" {stored.term}. Both are kept.",
+    )

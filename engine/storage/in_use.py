@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from engine.catalogue.codec import codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
-from engine.storage.records import Change
+from engine.storage.records import Change, members_of, read_rows, read_unknown
 
 
 def used(catalogue: Catalogue, table: Table, record_id: str) -> str:
@@ -28,7 +28,8 @@ def switched_off(
     connection: sqlite3.Connection, catalogue: Catalogue, changes: Sequence[Change], stored: Row | None
 ) -> list[Change]:
     """What a document's changes come to: the delete of a central record that is in use here becomes its being switched
-    off, at the version of the delete, and its lines stay. Whoever deleted it cannot see every use.
+    off, at the version of the delete, and its lines stay, at that version too: whoever deleted it, because of a use
+    that cannot be seen there, gets all of it back.
 
     Args:
         connection: to the central's database.
@@ -44,9 +45,15 @@ def switched_off(
         return list(changes)
     place = root.table.index[root.table.active_column]
     row = (*stored[:place], 0, *stored[place + 1 :])
-    kept = connection.execute(
-        "SELECT fields FROM sync_unknown WHERE table_name = ? AND id = ?", (root.table.name, root.id)
-    ).fetchone()
-    unknown = bytes(kept[0]) if kept else b""
-    hashed = record_hash(root.table.name, root.id, *root.version, codec(root.table).canonical(row, unknown))
-    return [root._replace(row=row, unknown=unknown, hash=hashed)]
+    present = [(root.table, root.id, row)]
+    for member in catalogue.members_of(root.table.name):
+        lines = read_rows(connection, member, members_of(connection, member, root.id))
+        present += [(member, line_id, line) for line_id, line in lines.items()]
+    return [_as_it_is(connection, root, *record) for record in present]
+
+
+def _as_it_is(connection: sqlite3.Connection, root: Change, table: Table, record_id: str, row: Row) -> Change:
+    """A record of the root's document at the root's version."""
+    unknown = read_unknown(connection, table, [record_id]).get(record_id, b"")
+    hashed = record_hash(table.name, record_id, *root.version, codec(table).canonical(row, unknown))
+    return Change(table, record_id, root.root_id, root.version, row, unknown, hashed)

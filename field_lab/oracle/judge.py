@@ -57,11 +57,19 @@ def _against(connection: sqlite3.Connection, journal: Journal) -> Iterator[str]:
     owners = owned(connection)
     for key, left in journal.records.items():
         found = row_at(connection, owners[key], key) if key in owners else {}
-        switched_off = DATA_TYPES[key[0]].switched_off_by
-        if left is None and found and not (switched_off and found[switched_off] == 0):
+        if left is None and found and not _is_switched_off(connection, owners[key], key, found):
             yield f"{key} was deleted and is at its owner"
         if left is not None and tuple(found.values()) != left:
             yield f"{key} is {tuple(found.values())} instead of {left}"
     for key in owners:
         if key not in journal.records and DATA_TYPES[root_of(key[0])].kind is not Kind.SYNC:
             yield f"{key} was made by nobody who may"
+
+
+def _is_switched_off(connection: sqlite3.Connection, owner: int, key: Key, row: Mapping[str, Any]) -> bool:
+    """Whether a record that was deleted is there because it, or the document that it is a line of, is in use."""
+    data = DATA_TYPES[key[0]]
+    if data.parent:
+        root = (data.parent, str(row[data.parent_column]))
+        return _is_switched_off(connection, owner, root, row_at(connection, owner, root))
+    return bool(data.switched_off_by) and row.get(data.switched_off_by) == 0

@@ -67,8 +67,8 @@ def _rows(country: Country, number: int, query: str, *values: object) -> list[An
 
 async def _add(country: Country) -> str:
     known = len(_rows(country, country.primary, "SELECT id FROM store"))
-    if known >= STORES_MAX:
-        return ""
+    if known >= STORES_MAX or known < len(country.copies().stores):
+        return ""  # there is no room, or the primary has not got all stores yet
     store = f"store-{known + 1}"
     mode = country.chance.choice(("store", "store", "dispensary"))
     keys = [("name", store), ("store", store)]

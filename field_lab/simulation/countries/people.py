@@ -175,10 +175,14 @@ def go_rogue(country: Country, number: int) -> None:
     if store in OFFICES or any(may_edit(known, table, store, False) for known in (standing, country.standing(number))):
         return  # it has that right, or may have it soon
     drawn, way = chance.random(), chance.choice(ROGUES)
-    if way == "behind dropped triggers" and country.modes[number] == "calls":
-        return  # only a daemon looks for what was not captured
+    if way == "behind dropped triggers":
+        if country.modes[number] == "calls":
+            return  # only a daemon looks for what was not captured
+        if DATA_TYPES[table].kind in (Kind.STORE, Kind.PATIENT) and not country.has_data(store):
+            return  # the store may come to this site before anybody looks, and what it has of it is a change then
 
     def work(writing: Writing) -> None:
+        writing.is_rogue = True
         _put_out_of_the_way(writing.connection, table, way)
         if not record_id:
             writing.insert(table, store, {"id": "rogue"} if table == "store" else None)

@@ -62,6 +62,8 @@ class Writing:
 
     def __init__(self, connection: sqlite3.Connection, chance: random.Random, number: int) -> None:
         self.connection, self.chance, self._number = connection, chance, number
+        self.is_rogue = False
+        """What it makes then tells so by its id, and nobody else refers to it."""
         self._drawn = 0
         self._touched: dict[tuple[str, str], None] = {}
 
@@ -75,7 +77,8 @@ class Writing:
 
     def any_of(self, table: str, where: str = "1", *values: str) -> str | None:
         """One of the records of a table."""
-        rows = self.connection.execute(f"SELECT id FROM {table} WHERE {where} ORDER BY id", values).fetchall()
+        query = f"SELECT id FROM {table} WHERE {where} AND id NOT LIKE 'rogue%' ORDER BY id"
+        rows = self.connection.execute(query, values).fetchall()
         return str(self.chance.choice(rows)[0]) if rows else None
 
     def one_of(self, table: str, store: str) -> str | None:
@@ -124,7 +127,7 @@ class Writing:
             if known is None:
                 return f"{subject}@{store}"
         self._drawn += 1
-        return f"{table}-{self._number}-{self._drawn}"
+        return f"{'rogue-' if self.is_rogue else ''}{table}-{self._number}-{self._drawn}"
 
     def change(self, table: str, record_id: str) -> None:
         """Another text in a record."""
