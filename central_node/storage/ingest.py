@@ -23,7 +23,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from central_node.storage.follow_up import queue_follow_up
 from central_node.storage.references import doubtful_references, first_missing
 from central_node.storage.routing import Router
-from central_node.storage.tombstones import conflict, is_foreign, is_forgotten
+from central_node.storage.tombstones import conflict, is_foreign, is_forgotten, is_without_right
 from engine.catalogue.codec import Unreadable, codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
 from engine.errors import Code, sentence
@@ -230,8 +230,9 @@ class Ingest:
         if stored == NEVER and document.key in self._roots:
             base = stored  # created here for its owner: whatever the owner has supersedes it
         if base != stored or not version.is_newer_than(stored):
-            is_gone = root_row is None and state is not None
-            self._hold(document, conflict(_name(document), base, stored, is_gone))
+            site, root = self._writer.site, self._catalogue[document.message.table]
+            is_forged = root_row is None and state is not None and is_without_right(site, root, version, self._topology)
+            self._hold(document, conflict(_name(document), base, stored, is_forged))
             return None
         return changes, root_row
 

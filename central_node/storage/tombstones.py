@@ -5,8 +5,11 @@ import sqlite3
 
 from packhorse.sync.v1 import document_pb2
 
+from engine.catalogue.model import Table
 from engine.errors import Code
-from engine.rules.versions import NEVER, Version
+from engine.rules.authority import RIGHT_OF_KIND, rights_of
+from engine.rules.topology import Topology
+from engine.rules.versions import NEVER, Term, Version
 from engine.storage.held import Reason
 from engine.storage.records import Key, State
 from engine.storage.retention import last_forgotten
@@ -31,17 +34,25 @@ def is_forgotten(
     return state.deleted and base == NEVER
 
 
-def conflict(name: str, base: Version, stored: Version, is_gone: bool) -> Reason:
+def is_without_right(site: int, root: Table, version: Version, topology: Topology) -> bool:
+    """Whether a site holds no right at all of that sort under the term of a version. Of a record that is gone this is
+    what can be proved: whose it was is not known any more."""
+    right, term = RIGHT_OF_KIND[root.kind], Term(version.term, version.term_id)
+    return not any(owner.right is right and held == term for owner, held in rights_of(site, topology).items())
+
+
+def conflict(name: str, base: Version, stored: Version, is_forged: bool) -> Reason:
     """Why a document is held that does not continue the stored version.
 
     Args:
         name: of the document.
         base: the version that it continues.
         stored: the version that is stored.
-        is_gone: both are deletes. Nothing is to be compared then; the site takes the one that is here.
+        is_forged: it is a delete of what has been deleted, by a site without a right: the site takes what is here.
     """
-    if is_gone:
-        return Reason(Code.NO_AUTHORITY, f"{name} was not deleted: it has been deleted before.")
+    if is_forged:
+        says = f"{name} was not deleted: it has been deleted before, and this site had no right to do it."
+        return Reason(Code.NO_AUTHORITY, says)
     return Reason(
         Code.DIVERGED,
         f"{name} continues version {base.counter} of term {base.term}; stored is version {stored.counter} of term"

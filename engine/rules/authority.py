@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from engine.catalogue.model import Kind, Row, Table
 from engine.errors import Code
-from engine.rules.topology import CENTRAL_SITE, CopyType, Topology
+from engine.rules.topology import CENTRAL_SITE, CONFIGURATION_TABLES, CopyType, Topology
 from engine.rules.versions import Term
 
 
@@ -61,6 +61,7 @@ class Rule(StrEnum):
     MESSAGE_IS_SENT = "a message does not change once it was written; write another"
     LOCAL_DATA_STAY = "local data never leave their site"
     CONFIGURATION_BY_COMMAND = "sites and copies of stores are changed with central-node commands only"
+    SYNC_DATA_ON_CENTRAL = "dashboard reports are edited on the central node only"
     ID_REQUIRED = "a record needs an id, a text of 1 to 200 bytes in UTF-8"
     ID_IMMUTABLE = "the id of a record cannot change; delete the record and insert another"
     ID_USED = "the id belongs to a record of another document or store, deleted or not; use a new id"
@@ -82,7 +83,7 @@ _RULE_OF_KIND: Mapping[Kind, Rule] = {
     Kind.CENTRAL: Rule.CENTRAL_DATA_ON_PRIMARY,
     Kind.CENTRAL_STORE: Rule.STORE_SETTINGS_ON_PRIMARY,
     Kind.STORE: Rule.STORE_DATA_WHERE_ACTIVE,
-    Kind.SYNC: Rule.CONFIGURATION_BY_COMMAND,
+    Kind.SYNC: Rule.SYNC_DATA_ON_CENTRAL,
     Kind.PATIENT: Rule.PATIENT_DATA_AT_HOME,
     Kind.MESSAGE: Rule.MESSAGE_IS_SENT,
     Kind.LOCAL: Rule.LOCAL_DATA_STAY,
@@ -91,6 +92,8 @@ _RULE_OF_KIND: Mapping[Kind, Rule] = {
 
 def rule_of(table: Table) -> Rule:
     """The rule that says who may edit records of a table."""
+    if table.name in CONFIGURATION_TABLES:
+        return Rule.CONFIGURATION_BY_COMMAND
     return Rule.STORE_RECORD_ON_PRIMARY if table.is_store_record else _RULE_OF_KIND[table.kind]
 
 

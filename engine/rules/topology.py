@@ -15,6 +15,10 @@ CENTRAL_SITE = 1
 """The central node's own site number."""
 
 
+CONFIGURATION_TABLES = frozenset(("site", "store_copy"))
+"""The tables of kind sync that make up the topology: written by commands, which check the whole."""
+
+
 class CopyType(StrEnum):
     """What a site holds of a store."""
 

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 
 from engine.catalogue.model import Catalogue, Kind
 from engine.rules.authority import Owner, Right, is_collected, rights_of
-from engine.rules.topology import CENTRAL_SITE, Copy, CopyType, Site, Store, Topology
+from engine.rules.topology import CENTRAL_SITE, CONFIGURATION_TABLES, Copy, CopyType, Site, Store, Topology
 from engine.rules.versions import Term
 
-CONFIGURATION_TABLES = frozenset(("site", "store_copy"))
-"""The tables of kind sync that make up the topology."""
 TOPOLOGY_TABLES = CONFIGURATION_TABLES | {"store"}
 """Every table that the topology is read from."""
 

@@ -30,6 +30,7 @@ from functools import cache
 from engine.catalogue.model import Catalogue, Column, ColumnType, Kind, Table
 from engine.limits import ID_BYTES_MAX
 from engine.rules.authority import RIGHT_OF_KIND, RIGHTS_PER_STORE, Right, Rule, rule_of
+from engine.rules.topology import CONFIGURATION_TABLES
 from engine.storage.in_use import used
 from engine.storage.work import QUEUE, Processor
 
@@ -91,7 +92,7 @@ def _store_of(catalogue: Catalogue, table: Table, row: str) -> str:
 
 def _authority(catalogue: Catalogue, table: Table, row: str) -> str:
     rule = rule_of(table)
-    if table.kind is Kind.SYNC:
+    if table.name in CONFIGURATION_TABLES:
         return _refuse(rule, "(SELECT administering FROM sync_flag) = 0")
     right, key = RIGHT_OF_KIND[table.kind], _store_of(catalogue, table, row)
     held = f"SELECT 1 FROM sync_authority WHERE owner = '{right}' AND key = {key}"

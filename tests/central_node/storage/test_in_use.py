@@ -78,6 +78,25 @@ def test_f55_a_use_that_only_the_central_sees_counts(nodes: tuple[Central, Site,
     assert not primary.count("sync_outbox") and not central.count("sync_held")
 
 
+def test_f55_the_lines_of_a_list_come_back_with_it(nodes: tuple[Central, Site, Site]) -> None:
+    """The list is deleted together with its last use, of which the central knows longer than the primary."""
+    central, site, primary = nodes
+    make_primary(central, primary, site)
+    primary.execute("INSERT INTO name (id, name) VALUES ('clinic', 'Clinic')")
+    primary.execute("INSERT INTO master_list (id, name, is_active) VALUES ('list', 'Essential', 1)")
+    primary.execute("INSERT INTO master_list_line (id, master_list_id, item_id) VALUES ('line', 'list', 'item-1')")
+    primary.execute("INSERT INTO master_list_name_link (id, master_list_id, name_id) VALUES ('use', 'list', 'clinic')")
+    agree(central, primary, site)
+    primary.execute("DELETE FROM master_list_name_link WHERE id = 'use'")
+    primary.execute("DELETE FROM master_list WHERE id = 'list'")
+    assert not primary.count("master_list_line")
+    agree(central, primary, site)
+    for node in (central, primary, site):
+        assert node.execute("SELECT id, is_active FROM master_list") == [("list", 0)]
+        assert node.execute("SELECT id, item_id FROM master_list_line") == [("line", "item-1")]
+    assert not primary.count("sync_outbox") and not central.count("sync_held")
+
+
 def test_f55_the_primary_may_go_on_with_what_came_back(nodes: tuple[Central, Site, Site]) -> None:
     central, site, primary = nodes
     make_primary(central, primary, site)

@@ -1,4 +1,4 @@
-"""The id of a deleted root record comes back in another store of its site: both ends, and who reads along, agree."""
+"""Deleted documents: an id that comes back in another store of its site, what was deleted twice; both ends agree."""
 
 from itertools import product
 from pathlib import Path
@@ -61,3 +61,26 @@ def test_a_deleted_root_may_come_back_in_another_store(
         assert reader.rows(table) == (there if reads_both else set())
     assert central.rows("stock_line") and central.rows("invoice") and not central.rows("invoice_line")
     assert not central.count("sync_held")
+
+
+def test_a_delete_without_a_right_is_no_conflict_with_the_owners(tmp_path: Path) -> None:
+    """A program at a collector gave itself a right; the owner has deleted the same document before. Nobody has to
+    compare anything: the collector takes what the central has."""
+    central = Central(tmp_path / "node-1.db")
+    owner, collector = central.add(tmp_path, 2), central.add(tmp_path, 3)
+    central.collect(owner.store, collector)
+    synchronise(central, owner)
+    owner.put_stock("s")
+    for site in (owner, collector, owner, collector):
+        synchronise(central, site)
+    assert collector.count("stock_line") == 1
+    collector.execute("INSERT INTO sync_authority VALUES ('store', ?, 1, 666)", owner.store)
+    collector.execute("DELETE FROM stock_line WHERE id = 's'")
+    collector.execute("DELETE FROM sync_authority WHERE term_id = 666")
+    owner.execute("DELETE FROM stock_line WHERE id = 's'")
+    synchronise(central, owner)
+    for _ in range(3):
+        report = synchronise(central, collector)
+    assert central.execute("SELECT code FROM sync_held") == [("NO_AUTHORITY",)]
+    assert not collector.count("stock_line") and not collector.count("sync_outbox")
+    assert list(report.differing) == []

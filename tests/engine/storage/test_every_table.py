@@ -4,13 +4,14 @@ business (issue: at each site plain SQL cannot make an edit that the specificati
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import Column, ColumnType, Kind, Row, RowValue, Table
-from engine.rules.authority import Rule, rule_of
-from engine.rules.topology import Copy, CopyType, Site, Topology
+from engine.rules.authority import Owner, Right, Rule, rule_of
+from engine.rules.topology import CENTRAL_SITE, CONFIGURATION_TABLES, Copy, CopyType, Site, Topology
 from engine.rules.versions import Term
 from engine.storage.configuration import write_rights
 from engine.storage.database import transact
@@ -45,8 +46,9 @@ EDITABLE = [table for table in catalogue().synchronised if table.kind is not Kin
 """Tables that somebody may edit with plain SQL: all but those of kind sync, which commands change."""
 
 
-def made(path: str, number: int) -> sqlite3.Connection:
-    """A site's database with one record of every table, about a store that is active at the owner, the primary."""
+def made(path: str, number: int, more: Mapping[Owner, Term] | None = None) -> sqlite3.Connection:
+    """A node's database with one record of every table, about a store that is active at the owner, the primary; with
+    more rights than follow from that."""
     connection = open_writer(path)  # type: ignore[arg-type]
     prepare(connection, catalogue())
     sites = [Site(site, str(site), site == OWNER, TERM if site == OWNER else Term()) for site in (OWNER, STRANGER)]
@@ -56,7 +58,7 @@ def made(path: str, number: int) -> sqlite3.Connection:
         with applying(connection):
             for table in TABLES:
                 insert(connection, table, row_of(table, "1"))
-        write_rights(connection, catalogue(), number, topology)
+        write_rights(connection, catalogue(), number, topology, more)
 
     transact(connection, fill)
     return connection
@@ -94,11 +96,22 @@ def plain_column(table: Table) -> Column:
 
 
 def edits(table: Table) -> Iterator[tuple[str, tuple[RowValue, ...]]]:
-    """A statement that changes the record which is there, one that deletes it, one that replaces it."""
+    """A statement that changes the record which is there, and one that deletes it."""
     column, record_id = plain_column(table), id_of(table)
     value = RIGHT.get(column.type, "y")
     yield f"UPDATE {table.name} SET {column.name} = ? WHERE id = ?", (value, record_id)
     yield f"DELETE FROM {table.name} WHERE id = ?", (record_id,)
+
+
+def replacements(table: Table) -> Iterator[tuple[str, Row]]:
+    """Statements that put another record in the place of the one which is there."""
+    column, row = plain_column(table), list(row_of(table, "1"))
+    row[table.index[column.name]] = RIGHT.get(column.type, "y")
+    marks = ", ".join("?" * len(row))
+    yield f"INSERT OR REPLACE INTO {table.name} VALUES ({marks})", tuple(row)
+    upsert = f"ON CONFLICT (id) DO UPDATE SET {column.name} = excluded.{column.name}"
+    yield f"INSERT INTO {table.name} VALUES ({marks}) {upsert}", tuple(row)
+    yield f"UPDATE OR REPLACE {table.name} SET {column.name} = ? WHERE id = ?", (row[table.index[column.name]], row[0])
 
 
 @pytest.fixture(scope="module", name="owner")
@@ -126,7 +139,26 @@ def test_nobody_else_can_edit_it(stranger: sqlite3.Connection, table: Table) -> 
         before = stranger.execute(f"SELECT * FROM {table.name}").fetchall()
         assert insert(stranger, table, row_of(table, "2")) == rule.text
         assert [execute(stranger, *edit) for edit in edits(table)] == [rule.text] * 2
+        for recursive in (1, 0):
+            stranger.execute(f"PRAGMA recursive_triggers = {recursive}")
+            assert [execute(stranger, *edit) for edit in replacements(table)] == [rule.text] * 3
         assert (stranger.execute(f"SELECT * FROM {table.name}").fetchall(), outbox(stranger)) == (before, [])
+
+
+def test_what_is_about_synchronisation_is_edited_at_the_central_or_by_command(tmp_path: Path) -> None:
+    central = made(str(tmp_path / "node.db"), CENTRAL_SITE, {Owner(Right.SYNC): TERM})
+    tables = [table for table in catalogue().synchronised if table.kind is Kind.SYNC]
+    by_command = {table.name for table in tables if rule_of(table) is Rule.CONFIGURATION_BY_COMMAND}
+    assert by_command == CONFIGURATION_TABLES
+    for table in tables:
+        expected = rule_of(table).text if table.name in by_command else ""
+        for sql, values in (("", ()), *edits(table), *replacements(table)):
+            with undone(central):
+                record_id = id_of(table) if sql else "2"
+                done = execute(central, sql, values) if sql else insert(central, table, row_of(table, "2"))
+                assert done == expected
+                assert ((table.name, record_id, table.name) in outbox(central)) == (not expected)
+    central.close()
 
 
 @pytest.mark.parametrize("table", EDITABLE, ids=lambda table: table.name)
