@@ -6,7 +6,7 @@ it twice changes nothing (law 11, F35).
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import product
 
 import structlog
@@ -17,7 +17,17 @@ from engine.catalogue.model import Catalogue, Kind, Row, Table
 from engine.rules.topology import CENTRAL_SITE, CopyType, Topology
 from engine.storage.configuration import TOPOLOGY_TABLES
 from engine.storage.feeds import Routed, publish
-from engine.storage.records import Change, Key, State, read_meta, read_rows, read_states, write_meta
+from engine.storage.records import (
+    Change,
+    Key,
+    State,
+    by_table,
+    chunks,
+    read_meta,
+    read_rows,
+    read_states,
+    write_meta,
+)
 from engine.storage.work import (
     EVERYTHING,
     QUEUE,
@@ -43,10 +53,12 @@ def queue_follow_up(
         catalogue: the tables.
         applied: the table, and the record as it is or was; None where that is not known.
     """
-    names, documents = set[str](), list[Key]()
+    names, documents, arrived = set[str](), list[Key](), list[Key]()
     subjects = catalogue.subjects
     for table, row in applied:
         names.add(table.name)
+        if row is not None and catalogue.going_along_with(table.name):
+            arrived.append((table.name, str(row[0])))
         if table.name not in subjects or row is None:
             continue
         subject, column = subjects[table.name]
@@ -54,7 +66,18 @@ def queue_follow_up(
             documents.append((subject.name, str(table.value(row, column))))
     if names & TOPOLOGY_TABLES or catalogue["name"].visibility_table in names:
         queue_work(connection, Processor.COPIES, [EVERYTHING])
-    queue_work(connection, Processor.ROUTE, documents)
+    queue_work(connection, Processor.ROUTE, [*documents, *_going_along(connection, catalogue, arrived)])
+
+
+def _going_along(connection: sqlite3.Connection, catalogue: Catalogue, subjects: Iterable[Key]) -> list[Key]:
+    """The documents that are visible with these."""
+    found = list[Key]()
+    for name, ids in by_table(subjects).items():
+        for table, column in catalogue.going_along_with(name):
+            for marks, part in chunks(ids):
+                rows = connection.execute(f"SELECT id FROM {table.name} WHERE {column} IN ({marks})", part)
+                found += [(table.name, row[0]) for row in rows]
+    return found
 
 
 def queue_withheld(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology) -> None:
@@ -113,11 +136,13 @@ def _do(connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology
     if pieces[0].processor is Processor.COPIES:
         write_copies(connection, automatic_changes(topology, visible_at(connection, catalogue)))
         return set()  # what was written is in the outbox and is routed like any other change
-    return _route_again(connection, catalogue, topology, [work.key for work in pieces])
+    documents = [work.key for work in pieces]
+    documents += _going_along(connection, catalogue, documents)
+    return _route_again(connection, catalogue, topology, dict.fromkeys(documents))
 
 
 def _route_again(
-    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, roots: Sequence[Key]
+    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, roots: Collection[Key]
 ) -> set[str]:
     """Brings documents into the scopes that they belong to now. Versions stay: nothing of them was edited."""
     router = Router(connection, catalogue, topology)

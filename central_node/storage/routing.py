@@ -1,7 +1,7 @@
 """Which scopes a document is in now: the pure rule, with what it must know of the database read for many at once."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from engine.catalogue.model import Catalogue, Kind, Row, Table
 from engine.rules.routing import scopes_of
@@ -37,9 +37,23 @@ class Router:
     def scopes(self, root: Table, row: Row) -> tuple[str, ...]:
         """The scopes of a document by its root record. See `engine.rules.routing.scopes_of`."""
         if root.kind is not Kind.STORE:
-            return scopes_of(root, row, self._topology, self._visible_in.get((root.name, str(row[0])), ()))
+            visible_in = self._visible_in.get((root.name, str(row[0])), ()) or self._visible_with(root, row)
+            return scopes_of(root, row, self._topology, visible_in)
         case = (root.name, str(row[root.index[root.store_column]]))
         found = self._scopes.get(case)
         if found is None:
             found = self._scopes[case] = scopes_of(root, row, self._topology)
         return found
+
+    def _visible_with(self, root: Table, row: Row) -> Collection[str]:
+        """The stores in which the records are, at home or visible, with which this one is visible."""
+        stores = set[str]()
+        for column, subject in self._catalogue.visible_with(root):
+            visibility, name = self._catalogue.visibility_of(subject)
+            found = self._connection.execute(
+                f"SELECT {subject.store_column} FROM {subject.name} WHERE id = ?1"
+                f" UNION SELECT {visibility.store_column} FROM {visibility.name} WHERE {name} = ?1",
+                (root.value(row, column),),
+            )
+            stores |= {str(store) for (store,) in found}
+        return stores

@@ -202,6 +202,26 @@ class Catalogue:
             if subject.visibility_table
         }
 
+    def visible_with(self, root: Table) -> tuple[tuple[str, Table], ...]:
+        """(column, table) of the records with which a root of kind patient is visible, where no table makes it visible
+        itself: the merging of two patients goes wherever one of them does."""
+        if root.kind is not Kind.PATIENT or root.parent or root.visibility_table:
+            return ()
+        referred = ((column.name, self.tables[column.refers_to]) for column in root.references)
+        return tuple((name, subject) for name, subject in referred if subject.visibility_table)
+
+    @cached_property
+    def _going_along(self) -> Mapping[str, tuple[tuple[Table, str], ...]]:
+        found: dict[str, tuple[tuple[Table, str], ...]] = {}
+        for table in self.tables.values():
+            for column, subject in self.visible_with(table):
+                found[subject.name] = (*found.get(subject.name, ()), (table, column))
+        return found
+
+    def going_along_with(self, subject: str) -> tuple[tuple[Table, str], ...]:
+        """(table, column) of the roots that are visible with records of that table; see `visible_with`."""
+        return self._going_along.get(subject, ())
+
     @cached_property
     def _referring(self) -> Mapping[str, tuple[tuple[Table, str], ...]]:
         found: dict[str, tuple[tuple[Table, str], ...]] = {}

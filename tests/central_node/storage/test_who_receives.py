@@ -17,6 +17,7 @@ from central_node.storage.status import read_status
 from central_node.storage.steps import refresh_topology
 from central_node.storage.stores import add_visibility
 from central_node.storage.topology import assign_store
+from engine.catalogue.descriptors import catalogue
 from engine.errors import Code
 from engine.rules.topology import CENTRAL_SITE, CopyType
 from engine.storage.configuration import read_topology
@@ -295,3 +296,57 @@ def test_what_is_acknowledged_of_a_subscription_that_has_ended_is_not_noted(
     central.execute("DELETE FROM central_subscription WHERE scope = ?", scope)
     central.write(lambda c: note_positions(c, site.number, [late]))
     assert central.execute(query, scope) == []
+
+
+def merges(node: Central | Site) -> set[str]:
+    return {row[0] for row in node.execute("SELECT id FROM patient_merge")}
+
+
+def test_the_merging_of_two_patients_goes_wherever_one_of_them_does(tmp_path: Path) -> None:
+    """Specification, "Merging of patients and prescribers": to every site where the patient is visible."""
+    central = Central(tmp_path / "node-1.db", catalogue())
+    home, visiting, other, nobody = (central.add(tmp_path, number, catalogue()) for number in (2, 3, 4, 5))
+    sites = (home, visiting, other, nobody)
+
+    def agree() -> None:
+        for _ in range(2):
+            reports = [synchronise(central, site) for site in sites]
+            central.route()
+        assert all(report.in_agreement for report in reports)
+
+    agree()
+    for name in ("stays", "goes"):
+        home.execute("INSERT INTO patient (id, home_store_id) VALUES (?, ?)", name, home.store)
+    for merge, gone in (("at-home", "goes"), ("of-another", "elsewhere")):
+        values = (merge, home.store, "stays", gone)
+        home.execute(
+            "INSERT INTO patient_merge (id, home_store_id, kept_patient_id, merged_patient_id) VALUES (?, ?, ?, ?)",
+            *values,
+        )
+    agree()
+    assert [merges(site) for site in sites] == [{"at-home", "of-another"}, set(), set(), set()]
+    # The other patient arrives later, from a store of another site.
+    other.execute("INSERT INTO patient (id, home_store_id) VALUES ('elsewhere', ?)", other.store)
+    agree()
+    assert [merges(site) for site in sites] == [{"at-home", "of-another"}, set(), {"of-another"}, set()]
+    central.write(lambda c: add_visibility(c, central.catalogue, "patient", "goes", visiting.store))
+    central.route()
+    agree()
+    assert [merges(site) for site in sites] == [{"at-home", "of-another"}, {"at-home"}, {"of-another"}, set()]
+    central.execute("DELETE FROM patient_visibility WHERE patient_id = 'goes'")
+    central.route()
+    agree()
+    assert [merges(site) for site in sites] == [{"at-home", "of-another"}, set(), {"of-another"}, set()]
+
+
+def test_a_report_of_a_dashboard_goes_to_the_site_that_shows_it(tmp_path: Path) -> None:
+    central = Central(tmp_path / "node-1.db", catalogue())
+    shows, other = central.add(tmp_path, 2, catalogue()), central.add(tmp_path, 3, catalogue())
+    central.execute("INSERT INTO dashboard_report (id, site, title) VALUES ('d', 2, 'Stock')")
+    central.route()
+    assert all(synchronise(central, site).in_agreement for site in (shows, other))
+    assert (shows.count("dashboard_report"), other.count("dashboard_report")) == (1, 0)
+    central.execute("DELETE FROM dashboard_report")
+    central.route()
+    assert all(synchronise(central, site).in_agreement for site in (shows, other))
+    assert shows.count("dashboard_report") == 0
