@@ -34,7 +34,7 @@ from engine.rules.versions import NEVER, Term, Version
 from engine.session.frames import from_wire
 from engine.storage.feeds import Routed, publish
 from engine.storage.held import Held, Reason, held_documents, hold, let_go, wake
-from engine.storage.in_use import switched_off
+from engine.storage.in_use import kept_in_use
 from engine.storage.records import (
     Change,
     Key,
@@ -128,7 +128,7 @@ class Ingest:
             judged = self._judge(document)
             if isinstance(judged, tuple):
                 changes, root_row = judged
-                changes = switched_off(self._connection, self._catalogue, changes, self._roots.get(document.key))
+                changes = kept_in_use(self._connection, self._catalogue, changes, self._roots.get(document.key))
                 candidates.append((document, changes, changes[0].row or root_row))
         together = [change for _, changes, _ in candidates for change in changes]
         doubtful = doubtful_references(self._connection, self._catalogue, self._states, together)

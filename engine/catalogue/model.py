@@ -235,6 +235,13 @@ class Catalogue:
         """(table, column) of every reference to records of that table, but for those of members to their own root."""
         return self._referring.get(table, ())
 
+    def stays_while_used(self, table: Table) -> bool:
+        """Whether records of the table are not deleted while they are in use: central data that something may refer
+        to. They are switched off where the table has a column for that."""
+        if table.kind is not Kind.CENTRAL or table.parent:
+            return False
+        return any(referring.parent != table.name for referring, _ in self.referring_to(table.name))
+
     def is_required(self, table: str) -> bool:
         """Whether other records may have to wait until one of that table is there."""
         return any(referring.column(column).required for referring, column in self.referring_to(table))

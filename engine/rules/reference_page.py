@@ -1,6 +1,6 @@
 """`docs/catalogue.md`: every table with its kind, columns, references, who edits it and who receives it."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from engine.catalogue.model import Catalogue, Column, ColumnType, Table
 from engine.rules.authority import rule_of
@@ -27,25 +27,24 @@ def catalogue_page(catalogue: Catalogue) -> str:
     lines = [_HEAD, matrix_table(catalogue)]
     for name in sorted(table.name for table in catalogue if not table.parent):
         receivers = [str(relation) for relation, cell in cells[name].items() if cell.receives]
-        lines += _described(
-            catalogue[name],
-            ", ".join(receivers) or "nobody",
-            [column for column, _ in catalogue.visible_with(catalogue[name])],
-        )
+        lines += _described(catalogue, catalogue[name], ", ".join(receivers) or "nobody")
         for member in catalogue.members_of(name):
             lines += _columns(member, f"### {member.name}\n\nMember of {name} (`{member.parent_column}`).")
     return "\n".join(lines) + "\n"
 
 
-def _described(table: Table, receivers: str, visible_with: Collection[str]) -> Iterator[str]:
-    notes = [text for text in _notes(table, visible_with) if text]
+def _described(catalogue: Catalogue, table: Table, receivers: str) -> Iterator[str]:
+    notes = [text for text in _notes(catalogue, table) if text]
     told = f"Kind {table.kind.value.replace('_', ' ')}; {rule_of(table).value}. Receives: {receivers}."
     yield from _columns(table, f"\n## {table.name}\n\n{' '.join([told, *notes])}")
 
 
-def _notes(table: Table, visible_with: Collection[str]) -> Iterator[str]:
+def _notes(catalogue: Catalogue, table: Table) -> Iterator[str]:
     yield f"Final when `{table.final_column}` is {' or '.join(table.final_words)}." if table.final_column else ""
+    visible_with = [column for column, _ in catalogue.visible_with(table)]
     yield f"Visible with `{'` and `'.join(visible_with)}`." if visible_with else ""
+    if catalogue.stays_while_used(table) and not table.active_column:
+        yield "Cannot be deleted while other records refer to it."
     yield f"Visible in stores by `{table.visibility_table}`." if table.visibility_table else ""
     yield f"In use, it is switched off by `{table.active_column}` instead of deleted." if table.active_column else ""
     yield "Left out with the transactions of a dispensary store." if table.follows_transactions else ""

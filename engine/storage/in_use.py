@@ -1,4 +1,6 @@
-"""Whether anything here refers to a record: central records that are in use are switched off, not deleted (F55)."""
+"""Whether anything here refers to a record: central records that are in use are not deleted (F55).
+
+They are switched off where their table has a column for that, and stay as they are elsewhere."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -24,12 +26,12 @@ def used(catalogue: Catalogue, table: Table, record_id: str) -> str:
     return f"({' OR '.join(places) or 'false'})"
 
 
-def switched_off(
+def kept_in_use(
     connection: sqlite3.Connection, catalogue: Catalogue, changes: Sequence[Change], stored: Row | None
 ) -> list[Change]:
-    """What a document's changes come to: the delete of a central record that is in use here becomes its being switched
-    off, at the version of the delete, and its lines stay, at that version too: whoever deleted it, because of a use
-    that cannot be seen there, gets all of it back.
+    """What a document's changes come to: a central record that is in use here stays when it is deleted, switched off
+    where that is possible, and so do its lines. They get the version of the delete: whoever deleted the record, because
+    the use cannot be seen there, gets all of it back.
 
     Args:
         connection: to the central's database.
@@ -38,14 +40,15 @@ def switched_off(
         stored: the root as it is here; None where it is not.
     """
     root = changes[0]
-    if root.row is not None or stored is None or not root.table.active_column:
+    if root.row is not None or stored is None or not catalogue.stays_while_used(root.table):
         return list(changes)
     is_used = f"SELECT {used(catalogue, root.table, '?1')}"
     if not connection.execute(is_used, (root.id,)).fetchone()[0]:
         return list(changes)
-    place = root.table.index[root.table.active_column]
-    row = (*stored[:place], 0, *stored[place + 1 :])
-    present = [(root.table, root.id, row)]
+    row = list(stored)
+    if root.table.active_column:
+        row[root.table.index[root.table.active_column]] = 0
+    present = [(root.table, root.id, tuple(row))]
     for member in catalogue.members_of(root.table.name):
         lines = read_rows(connection, member, members_of(connection, member, root.id))
         present += [(member, line_id, line) for line_id, line in lines.items()]

@@ -7,9 +7,9 @@ Rules of this file (DESIGN laws 1 and 2; protocol review F2, F3, F21, F23):
    a conflict clause inside a trigger, but not an UPSERT. Tokens come from a counter row and never repeat.
 3. Every check stands in a BEFORE trigger, against NEW and against the row that is there (INSERT OR REPLACE and UPSERT
    pass BEFORE INSERT while the old row is still visible).
-4. A central record that is in use is switched off where its table has a column for that, instead of being deleted
-   (F55): the trigger changes the row and lets the delete of this one row fall. A use that is not seen here is judged
-   by the central (in_use.py).
+4. A central record that is in use is not deleted (F55). Where its table has a column for that, it is switched off: the
+   trigger changes the row and lets the delete of this one row fall; elsewhere the delete is refused. A use that is not
+   seen here is judged by the central (in_use.py).
 5. Nothing fires while the engine applies what a peer wrote: `sync_flag.applying`, set and cleared inside that
    transaction; SQLite's single writer keeps every other program out meanwhile.
 
@@ -62,8 +62,8 @@ _PROBE = (
 
 
 def _triggers(catalogue: Catalogue, table: Table) -> Iterator[tuple[str, str, list[str]]]:
-    # A delete that is only a part of a replacing takes no lines along and switches nothing off.
-    knows_replacing = bool(catalogue.members_of(table.name)) or bool(table.active_column)
+    # A delete that is only a part of a replacing takes no lines along, switches nothing off and ends no use.
+    knows_replacing = bool(catalogue.members_of(table.name)) or catalogue.stays_while_used(table)
     yield (
         "before_insert",
         "BEFORE INSERT",
@@ -173,6 +173,8 @@ def _delete_checks(catalogue: Catalogue, table: Table, knows_replacing: bool) ->
         condition = f"NOT {_IS_REPLACING} AND {used(catalogue, table, 'OLD.id')}"
         yield f"UPDATE {table.name} SET {table.active_column} = 0 WHERE id = OLD.id AND {condition}"
         yield f"SELECT RAISE(IGNORE) WHERE {condition}"
+    elif catalogue.stays_while_used(table):
+        yield _refuse(Rule.IN_USE, f"NOT {_IS_REPLACING} AND {used(catalogue, table, 'OLD.id')}")
     if table.final_column:  # also what only looks like a replacing: a final document is never deleted by mistake
         yield _refuse(Rule.FINAL_IS_FINAL, _is_final(table, "OLD"))
     yield from _parent_not_final(catalogue, table, "OLD")

@@ -15,6 +15,7 @@ from field_lab.oracle.storage.verdicts import Key, disagreements, judged, owned,
 JUDGED = tuple(f"judged: {kind}, {relation}" for kind, relations in RELATIONS.items() for relation in relations)
 """Counters: records of a kind that were judged at nodes in a relation to them."""
 _SHOWN = 6
+_CENTRAL = 1
 
 
 class Journal(NamedTuple):
@@ -57,7 +58,7 @@ def _against(connection: sqlite3.Connection, journal: Journal) -> Iterator[str]:
     owners = owned(connection)
     for key, left in journal.records.items():
         found = row_at(connection, owners[key], key) if key in owners else {}
-        if left is None and found and not _is_switched_off(connection, owners[key], key, found):
+        if left is None and found and not _stays(connection, owners[key], key, found):
             yield f"{key} was deleted and is at its owner"
         if left is not None and tuple(found.values()) != left:
             yield f"{key} is {tuple(found.values())} instead of {left}"
@@ -66,10 +67,15 @@ def _against(connection: sqlite3.Connection, journal: Journal) -> Iterator[str]:
             yield f"{key} was made by nobody who may"
 
 
-def _is_switched_off(connection: sqlite3.Connection, owner: int, key: Key, row: Mapping[str, Any]) -> bool:
-    """Whether a record that was deleted is there because it, or the document that it is a line of, is in use."""
+def _stays(connection: sqlite3.Connection, owner: int, key: Key, row: Mapping[str, Any]) -> bool:
+    """Whether a record that was deleted may be there: it, or the document that it is a line of, was in use.
+
+    What a primary that is a site does not see to be in use stays all the same; whether it was cannot be told later.
+    """
     data = DATA_TYPES[key[0]]
     if data.parent:
         root = (data.parent, str(row[data.parent_column]))
-        return _is_switched_off(connection, owner, root, row_at(connection, owner, root))
-    return bool(data.switched_off_by) and row.get(data.switched_off_by) == 0
+        return _stays(connection, owner, root, row_at(connection, owner, root))
+    if data.switched_off_by:
+        return bool(row) and row[data.switched_off_by] == 0
+    return data.kind is Kind.CENTRAL and owner != _CENTRAL

@@ -94,7 +94,11 @@ def _name(edit: Edit) -> None:
             "INSERT OR REPLACE INTO name (id, name) VALUES (?, ?)", (name, str(edit.chance.random()))
         )
     else:
-        edit.connection.execute("DELETE FROM name WHERE id = ?", (name,))
+        try:
+            edit.connection.execute("DELETE FROM name WHERE id = ?", (name,))
+        except sqlite3.IntegrityError as error:
+            if "rule IN_USE" not in str(error):
+                raise
     edit.touch("name", name)
 
 

@@ -86,9 +86,9 @@ def _draw_work(country: Country, table: str, store: str) -> Callable[[Writing], 
         elif drawn < 0.85:
             writing.finalise(table, there)
         elif table != "name":
-            writing.delete(table, there)
-        elif (unused := writing.any_of("name", _NAMES_OF_STORES)) is not None:
-            writing.delete(table, unused)
+            writing.delete_unless_used(table, there)
+        elif (of_no_store := writing.any_of("name", _NAMES_OF_STORES)) is not None:
+            writing.delete_unless_used(table, of_no_store)
 
     return work
 

@@ -142,6 +142,24 @@ class Writing:
         self.connection.execute(f"DELETE FROM {table} WHERE id = ?", (record_id,))
         self.touch(table, record_id)
 
+    def delete_unless_used(self, table: str, record_id: str) -> None:
+        """Deletes a record with its lines; where something refers to it, that may be refused."""
+        try:
+            self.delete(table, record_id)
+        except sqlite3.IntegrityError as error:
+            if "rule IN_USE" not in str(error) or not self._is_used(table, record_id):
+                raise
+
+    def _is_used(self, table: str, record_id: str) -> bool:
+        places = [
+            (name, column)
+            for name, shape in SHAPES.items()
+            for column, other in (*shape.refers.items(), *shape.may_refer.items())
+            if other == table
+        ]
+        found = " UNION ALL ".join(f"SELECT 1 FROM {name} WHERE {column} = :id" for name, column in places)
+        return bool(places) and self.connection.execute(found, {"id": record_id}).fetchone() is not None
+
     def _text(self) -> str:
         return str(self.chance.randrange(10**9))
 

@@ -1,10 +1,13 @@
-"""Central records that are in use are switched off, not deleted: where the use is seen, and where only the central sees
-it (F55)."""
+"""Central records that are in use are switched off, or stay, and are not deleted: where the use is seen, and where only
+the central sees it (F55)."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+from engine.catalogue.descriptors import catalogue
+from engine.catalogue.model import Kind, Table
 from engine.rules.topology import CENTRAL_SITE
 from engine.storage.configuration import read_topology
 from tests.partners import Central, Site, synchronise
@@ -78,6 +81,21 @@ def test_f55_a_use_that_only_the_central_sees_counts(nodes: tuple[Central, Site,
     assert not primary.count("sync_outbox") and not central.count("sync_held")
 
 
+def test_f55_what_only_the_central_sees_used_comes_back_where_it_cannot_be_switched_off(
+    nodes: tuple[Central, Site, Site],
+) -> None:
+    central, site, primary = nodes
+    make_primary(central, primary, site)
+    primary.execute("INSERT INTO location_type (id, name) VALUES ('cold', 'Cold room'), ('dry', 'Dry store')")
+    agree(central, primary, site)
+    site.execute("INSERT INTO location (id, store_id, location_type_id) VALUES ('l', ?, 'cold')", site.store)
+    agree(central, primary, site)
+    primary.execute("DELETE FROM location_type")
+    agree(central, primary, site)
+    for node in (central, primary, site):
+        assert node.execute("SELECT id, name FROM location_type") == [("cold", "Cold room")]
+
+
 def test_f55_the_lines_of_a_list_come_back_with_it(nodes: tuple[Central, Site, Site]) -> None:
     """The list is deleted together with its last use, of which the central knows longer than the primary."""
     central, site, primary = nodes
@@ -116,3 +134,34 @@ def test_a_record_in_use_may_be_replaced(nodes: tuple[Central, Site, Site], recu
     agree(central, site, other)
     assert items(site) == {"item-1": 1, "item-2": 1}
     assert site.execute("SELECT name FROM item WHERE id = 'item-1'") == [("new",)]
+
+
+KEPT = [table for table in catalogue() if catalogue().stays_while_used(table) and not table.active_column]
+"""What is in use and has no column to be switched off by."""
+
+
+def test_every_central_record_that_others_refer_to_stays_while_it_is_in_use() -> None:
+    central = [table for table in catalogue() if table.kind is Kind.CENTRAL and not table.parent]
+    referred = {table.name for table in central if catalogue().referring_to(table.name)}
+    assert {table.name for table in central if catalogue().stays_while_used(table)} == referred
+    assert {table.name for table in KEPT} < referred
+
+
+@pytest.mark.parametrize("recursive", [0, 1])
+@pytest.mark.parametrize("table", KEPT, ids=lambda table: table.name)
+def test_f55_what_cannot_be_switched_off_is_deleted_only_when_nothing_refers_to_it(
+    tmp_path: Path, table: Table, recursive: int
+) -> None:
+    central = Central(tmp_path / "node-1.db", catalogue())
+    central.execute(f"PRAGMA recursive_triggers = {recursive}")
+    for name in ("used", "unused"):
+        central.execute(f"INSERT INTO {table.name} (id) VALUES (?)", name)
+    referring, column = catalogue().referring_to(table.name)[0]
+    central.behind(f"INSERT INTO {referring.name} (id, {column}) VALUES ('use', 'used')")
+    with pytest.raises(sqlite3.IntegrityError, match="rule IN_USE"):
+        central.execute(f"DELETE FROM {table.name} WHERE id = 'used'")
+    central.execute(f"INSERT OR REPLACE INTO {table.name} (id) VALUES ('used')")
+    central.execute(f"DELETE FROM {table.name} WHERE id = 'unused'")
+    assert central.execute(f"SELECT id FROM {table.name} WHERE id IN ('used', 'unused')") == [("used",)]
+    central.behind(f"DELETE FROM {referring.name} WHERE id = 'use'")
+    central.execute(f"DELETE FROM {table.name} WHERE id = 'used'")
