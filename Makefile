@@ -49,7 +49,8 @@ FIRST_SEED ?= 1
 simulate: install  ## Run SEEDS seeds of the simulator from FIRST_SEED on, in two processes; 2000 take some 20 minutes
 	$(BIN)/field-lab simulate --seeds $(SEEDS) --first-seed $(FIRST_SEED)
 
-oracle: install  ## Judge SEEDS countries from FIRST_SEED on by the specification, in two processes; 1000 take some 25 minutes
+oracle: SEEDS := 1000
+oracle: install  ## Judge SEEDS countries (1000) from FIRST_SEED on by the specification; 1000 take some 40 minutes
 	$(BIN)/field-lab oracle --seeds $(SEEDS) --first-seed $(FIRST_SEED)
 
 ROWS ?= 100000

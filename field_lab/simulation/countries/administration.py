@@ -14,6 +14,7 @@ from field_lab.simulation.machine import CENTRAL
 from field_lab.simulation.truth import Broken
 
 STORES_MAX = 12
+_NO_CHANGE_OF_THE_TOPOLOGY = ("sync with refused", "store edited")
 _OF_SYNC_WITH = (Code.STORE_ACTIVE_THERE, Code.COPY_REQUIRED, Code.NOT_VISIBLE)
 
 
@@ -23,7 +24,7 @@ async def change(country: Country) -> None:
     name = await drawn.make(country)
     country.chosen = {}
     if name:
-        country.changes += 1
+        country.changes += name not in _NO_CHANGE_OF_THE_TOPOLOGY
         country.counters.count(f"change: {name}")
 
 

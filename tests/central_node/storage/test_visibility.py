@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from central_node.storage.copies import administering
+from central_node.storage.copies import administering, put_copy
 from central_node.storage.effects import change_topology
 from central_node.storage.steps import refresh_topology
-from central_node.storage.stores import add_store, add_visibility, list_visibility, remove_visibility
+from central_node.storage.stores import add_store, add_visibility, edit_store, list_visibility, remove_visibility
 from central_node.storage.topology import assign_store, set_sync_with
 from engine.errors import Code, Refused
 from engine.rules.copies import SyncWith
 from engine.rules.topology import CENTRAL_SITE, CopyType
+from engine.rules.versions import Term
 from engine.storage.configuration import read_topology
 from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import flaws, serving_central, settle
@@ -156,12 +157,17 @@ def test_what_there_is_not_cannot_be_visible(
         assert refused.value.code is code
 
 
-def test_visibility_is_edited_on_the_primary_only(central: sqlite3.Connection) -> None:
+def test_visibility_and_store_records_are_edited_on_the_primary_only(central: sqlite3.Connection) -> None:
     sees("item-1", "third", "item")(central)
     with administering(central):
         central.execute("UPDATE site SET is_primary = (id = '2')")
     refresh_topology(central, core_catalogue())
-    for change in (sees("far", "third"), sees_no_more("item-1", "third", "item")):
+    for change in (
+        sees("far", "third"),
+        sees_no_more("item-1", "third", "item"),
+        lambda c: add_store(c, "new", "n", "store", "new"),
+        lambda c: edit_store(c, "far", {"name": "another"}),
+    ):
         with pytest.raises(Refused) as refused:
             change(central)
         assert refused.value.code is Code.EDIT_REFUSED and "on the primary only" in str(refused.value)
@@ -178,6 +184,62 @@ def test_a_rehearsal_tells_what_would_happen_and_changes_nothing(central: sqlite
     assert {key: value for key, value in rehearse(dry_run=False).items() if key != "dry_run"} == {
         key: value for key, value in told.items() if key != "dry_run"
     }
+
+
+def test_a_rehearsal_counts_what_a_site_gains_and_loses(central: sqlite3.Connection) -> None:
+    by_command(central, sees("far", "third"))
+    expected = central.execute(
+        "SELECT count(*) FROM sync_membership JOIN sync_scope USING (scope) WHERE name = 'store/far' AND state = 0"
+    ).fetchone()[0]
+    gained = by_rehearsal(central, collects("far", THERE))
+    assert {scope["scope"]: scope["records"] for scope in gained["gains"]} == {
+        "store/far": expected, "patients/far": 0, "prescribers/far": 0,
+    }  # fmt: skip
+    by_command(central, collects("far", THERE))
+    lost = by_rehearsal(central, sees_no_more("far", "third"))
+    assert {scope["scope"]: scope["records"] for scope in lost["loses"]} == {
+        "store-record/far": 1, "store/far": expected, "patients/far": 0, "prescribers/far": 0,
+    }  # fmt: skip
+
+
+def by_rehearsal(connection: sqlite3.Connection, change: Change) -> dict[str, Any]:
+    """What the site that is examined would gain and lose; nothing is changed."""
+    before = list(connection.iterdump())
+    told = change_topology(connection, core_catalogue(), change, dry_run=True)
+    assert list(connection.iterdump()) == before
+    return next(site for site in told["sites"] if site["site"] == THERE)
+
+
+def test_a_change_that_breaks_a_rule_of_the_whole_is_refused_and_changes_nothing(central: sqlite3.Connection) -> None:
+    """Two active copies. A missing copy at the central or the primary comes by itself before the whole is judged. The
+    transaction is the caller's to take back."""
+
+    def make_active(connection: sqlite3.Connection) -> dict[str, Any]:
+        with administering(connection):
+            put_copy(connection, "far", THERE, CopyType.ACTIVE, Term(9, 9))
+        return {}
+
+    central.execute("SAVEPOINT refused")
+    with pytest.raises(Refused) as refused:
+        by_command(central, make_active)
+    central.execute("ROLLBACK TO refused")
+    assert refused.value.code is Code.STORE_ACTIVE_THERE
+
+
+@pytest.mark.parametrize("stays_visible", [True, False])
+def test_a_collector_stays_when_the_store_moves_as_long_as_it_is_visible_there(
+    central: sqlite3.Connection, stays_visible: bool
+) -> None:
+    by_command(central, moves(SECOND, 2))
+    by_command(central, sees(SECOND, "third"))
+    by_command(central, collects(SECOND, THERE))
+    by_command(central, moves(SECOND, ELSEWHERE))
+    assert read_topology(central).copy_type(SECOND, THERE) is CopyType.COLLECTOR
+    if not stays_visible:
+        by_command(central, sees_no_more(SECOND, "third"))
+    expected = CopyType.COLLECTOR if stays_visible else CopyType.NONE
+    assert read_topology(central).copy_type(SECOND, THERE) is expected
+    assert read_topology(central).active_copies[SECOND].site == ELSEWHERE
 
 
 def test_a_subject_cannot_be_exchanged_for_another(central: sqlite3.Connection) -> None:

@@ -1,10 +1,11 @@
 """What is refused for NO_AUTHORITY moves aside at an honest site, and the central's document takes its place."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from packhorse.sync.v1 import document_pb2, session_pb2
 
+from engine.catalogue.codec import codec
 from engine.errors import Code
 from engine.rules.topology import CopyType
 from engine.rules.versions import Term
@@ -58,10 +59,19 @@ def edit_and_lose(country: Exchange, edit: str, keeps: CopyType) -> None:
     country.central.put_copy("store-2", 3, CopyType.ACTIVE, Term(2, 22))
 
 
-def contents(kept: bytes) -> dict[str, str]:
-    """Id -> what became of each record."""
+def contents(kept: bytes) -> dict[str, tuple[object, ...]]:
+    """Id -> row of each record that a document holds; what it deletes is left out."""
     document = document_pb2.Document.FromString(kept)
-    return {record.id or document.id: str(record.WhichOneof("body")) for record in document.records}
+    return {
+        record.id or document.id: codec(core_catalogue()[record.table or document.table]).decode(record.content).row
+        for record in document.records
+        if record.WhichOneof("body") == "content"
+    }
+
+
+def document_of(rows: Mapping[tuple[str, str], tuple[object, ...]], root_id: str) -> dict[str, tuple[object, ...]]:
+    """Id -> row of the records of a document: here their ids begin alike."""
+    return {key[1]: row for key, row in rows.items() if key[1].startswith(root_id)}
 
 
 def assert_healed(country: Exchange, site: SiteEnd, keeps: CopyType) -> None:
@@ -84,15 +94,11 @@ def test_what_was_refused_moves_aside_and_digests_agree(country: Exchange, edit:
     aside = site.connection.execute("SELECT table_name, id, code, sentence, content, in_its_place FROM sync_aside")
     for table, record_id, code, sentence, content, in_its_place in aside.fetchall():
         assert code == Code.NO_AUTHORITY and f"{table} {record_id}" in sentence and "Undo" in sentence
-        own = contents(content)
-        assert {key[1] for key in mine if key[1].startswith(record_id)} == {k for k, v in own.items() if v == "content"}
+        assert contents(content) == document_of(mine, record_id)
         is_theirs = keeps is CopyType.COLLECTOR and (table, record_id) in theirs
         assert bool(in_its_place) is is_theirs
         if is_theirs:
-            told = contents(in_its_place)
-            assert {key[1] for key in theirs if key[1].startswith(record_id)} == {
-                k for k in told if told[k] == "content"
-            }
+            assert contents(in_its_place) == document_of(theirs, record_id)
     assert len(site.read(kept_aside)["kept_aside_records"]) == len({"all at once": "abc"}.get(edit, "a"))
 
 
@@ -147,7 +153,9 @@ def test_what_was_edited_again_is_judged_for_itself(country: Exchange, is_on_its
     assert site.one("SELECT name FROM location") == "mine again" == central.one("SELECT name FROM location")
 
 
-@pytest.mark.parametrize("code", [Code.STALE_TERM, Code.DIVERGED, Code.MISSING_REFERENCE, Code.NOT_COLLECTED])
+@pytest.mark.parametrize(
+    "code", [Code.STALE_TERM, Code.DIVERGED, Code.MISSING_REFERENCE, Code.NOT_COLLECTED, Code.UNREADABLE]
+)
 def test_no_other_refusal_moves_anything(country: Exchange, code: Code) -> None:
     site = country.site
     site.edit(*EDITS["all at once"])
