@@ -16,6 +16,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.attempts import Submitted
 from central_node.storage.checkpoints import read_checkpoint
+from central_node.storage.copies import administering
 from central_node.storage.effects import change_topology
 from central_node.storage.eras import begin_era
 from central_node.storage.follow_up import do_follow_up
@@ -267,6 +268,20 @@ class Central(Node):
             self.write(lambda c: do_follow_up(c, self.catalogue, self.topology))
         while self.count("sync_held", "ready = 1"):
             self.write(lambda c: wake_held(c, self.catalogue, self.topology, self.now))
+
+    def make_primary(self, number: int, term: int) -> None:
+        """The right to edit central data goes to a site, under that term."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            with administering(connection):
+                connection.execute("UPDATE site SET is_primary = 0, term = 0, term_id = 0")
+                connection.execute(
+                    "UPDATE site SET is_primary = 1, term = ?, term_id = 99 WHERE id = ?", (term, str(number))
+                )
+
+        self.write(change)
+        self.topology = self.read(read_topology)
+        self.route()
 
     def submitted(self, site: Site, frame: document_pb2.Frame) -> Submitted:
         """A frame as the present session of the site hands it in."""

@@ -23,6 +23,7 @@ async def test_a_country_initialises_and_every_row_is_equal_at_all_six_databases
     async with Country(tmp_path) as country:
         await import_country(country, tmp_path)
         stores = sorted(row[0] for row in rows(country.central.database, "store"))
+        await enter_what_is_nobody_elses(country, stores[-1])
         expected = [await country.expect(f"site {number}") for number in range(5)]
         assigned: dict[int, list[str]] = {}
         for place, (site, _) in enumerate(expected):
@@ -37,6 +38,7 @@ async def test_a_country_initialises_and_every_row_is_equal_at_all_six_databases
             assert there == set(assigned[site.number]), "a store is where its copy is not none, and nowhere else"
             check_stores(country, site, assigned[site.number])
         exist = records(country.central)
+        assert {"stock_line", "patient", "diagnosis", "item_visibility"} < exist.keys()
         for (site, _), told in zip(expected, done, strict=True):
             here = records(site)
             # Its own record; its copies, and those of the central of the stores that are active here. They come before
@@ -47,6 +49,20 @@ async def test_a_country_initialises_and_every_row_is_equal_at_all_six_databases
             assert here == {"unit": 1, "item": 10_233, "name": 2_734, "store": ONE_STORE_EACH}
             print(f"site {site.number} was sent {told.json['pulled']} of the {sum(exist.values())} records that exist")
         assert (await country.central.status())["in_agreement"]
+
+
+async def enter_what_is_nobody_elses(country: Country, store: str) -> None:
+    """Records of every sort that goes to some sites only, about a store that is active at the central."""
+    await country.assign(store, 1)
+    with opened(country.central.database) as connection:
+        (item,) = connection.execute("SELECT min(id) FROM item").fetchone()
+        lines = [(f"line-{number}", store, item) for number in range(100)]
+        connection.executemany("INSERT INTO stock_line (id, store_id, item_id) VALUES (?, ?, ?)", lines)
+        connection.execute("INSERT INTO patient (id, home_store_id) VALUES ('patient', ?)", (store,))
+        connection.execute("INSERT INTO diagnosis (id, code) VALUES ('diagnosis', 'A00')")
+        connection.execute(
+            "INSERT INTO item_visibility (id, store_id, item_id) VALUES ('visibility', ?, ?)", (store, item)
+        )
 
 
 def records(node: Node) -> dict[str, int]:

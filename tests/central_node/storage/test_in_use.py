@@ -8,8 +8,6 @@ import pytest
 
 from engine.catalogue.descriptors import catalogue
 from engine.catalogue.model import Kind, Table
-from engine.rules.topology import CENTRAL_SITE
-from engine.storage.configuration import read_topology
 from tests.partners import Central, Site, synchronise
 
 
@@ -57,16 +55,7 @@ def test_f55_what_is_not_used_any_more_can_be_deleted(nodes: tuple[Central, Site
 
 def make_primary(central: Central, site: Site, *others: Site) -> None:
     """The right to edit central data goes to a site."""
-
-    def change(statement: str, *values: object) -> None:
-        central.connection.execute(statement, values)
-
-    central.write(lambda c: c.execute("UPDATE sync_flag SET administering = 1") and None)
-    change("UPDATE site SET is_primary = 0, term = 0, term_id = 0 WHERE id = ?", str(CENTRAL_SITE))
-    change("UPDATE site SET is_primary = 1, term = 9, term_id = 99 WHERE id = ?", str(site.number))
-    central.write(lambda c: c.execute("UPDATE sync_flag SET administering = 0") and None)
-    central.topology = central.read(read_topology)
-    central.route()
+    central.make_primary(site.number, term=9)
     agree(central, site, *others)
 
 

@@ -22,12 +22,12 @@ def layouts(store: str) -> Iterator[tuple[Copy, ...]]:
 
 
 def topologies() -> Iterator[Topology]:
-    sites = [Site(number, str(number), is_primary=number == 1) for number in SITES]
     others = [
         (),
         (Copy(OTHER, 1, CopyType.COLLECTOR), Copy(OTHER, 2, CopyType.ACTIVE), Copy(OTHER, 3, CopyType.TRANSFER)),
     ]
-    for copies, other in product(layouts(STORE), others):
+    for primary, copies, other in product((1, 2), layouts(STORE), others):
+        sites = [Site(number, str(number), is_primary=number == primary) for number in SITES]
         yield Topology.of(sites, [*copies, *other])
 
 

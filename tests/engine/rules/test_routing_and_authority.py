@@ -24,7 +24,7 @@ from engine.rules.authority import (
     rule_of,
 )
 from engine.rules.routing import scopes_of, subscriptions_of
-from engine.rules.topology import Copy, CopyType, Site, Topology
+from engine.rules.topology import Copy, CopyType, Site, Store, Topology
 from engine.rules.versions import NEVER, Term, Version, next_version
 
 ACTIVE, COLLECTOR, TRANSFER, NONE = CopyType.ACTIVE, CopyType.COLLECTOR, CopyType.TRANSFER, CopyType.NONE
@@ -220,6 +220,24 @@ SUBSCRIPTIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
 @pytest.mark.parametrize(("site", "scopes"), SUBSCRIPTIONS)
 def test_subscriptions_the_essential_first(site: int, scopes: tuple[str, ...]) -> None:
     assert subscriptions_of(site, COUNTRY) == scopes
+
+
+def test_a_site_that_is_the_primary_follows_what_is_about_every_store_and_every_patient() -> None:
+    """It edits all central data and none of the stores' own: those come with its copies only."""
+    sites = [Site(1, "central"), Site(2, "ministry", True, Term(4, 44)), Site(3, "warehouse")]
+    stores = [Store("north", "north"), Store("south", "south")]
+    copies = [Copy("north", 2, TRANSFER), Copy("south", 2, TRANSFER), Copy("north", 3, ACTIVE, Term(1, 7))]
+    topology = Topology.of(sites, copies, stores)
+    assert subscriptions_of(2, topology) == (
+        "site/2", "central", "dispensary", "store-record/north", "store-record/south", "store-config/north",
+        "store-config/south", "patients/north", "patients/south", "prescribers/north", "prescribers/south",
+    )  # fmt: skip
+    item, stock = catalogue()["item"], catalogue()["stock_line"]
+    refused = may_edit(1, item, CENTRAL, Term(4, 44), topology)
+    assert refused is not None and refused.code is Code.NO_AUTHORITY
+    assert may_edit(2, item, CENTRAL, Term(4, 44), topology) is None
+    assert may_edit(2, stock, store("north"), Term(1, 7), topology) is not None
+    assert may_edit(3, stock, store("north"), Term(1, 7), topology) is None
 
 
 COLLECTED = (
