@@ -71,17 +71,18 @@ def test_f26_a_document_waits_for_what_it_requires_and_no_longer(
 @pytest.mark.parametrize("deleted", [["name"]], ids=", ".join)
 @pytest.mark.parametrize("is_known_there", [True, False], ids=["known before", "never known"])
 def test_f26_a_site_applies_what_refers_to_nothing(tmp_path: Path, deleted: list[str], is_known_there: bool) -> None:
-    """The referent is gone at the primary, so a site that joins later never gets it: the documents come as they are. A
-    site that had it keeps it, hidden (F36)."""
+    """The referent went at the primary before its use arrived there, so a site that joins later never gets it: the
+    documents come as they are. A site that had it keeps it, hidden (F36)."""
     central, site = two_nodes(tmp_path)
     other = central.add(tmp_path, 3)
     if is_known_there:
         synchronise(central, other)
     site.put_stock("s")
     site.put_invoice("i", ["a", "b"])
-    push(central, site)
     for record_id in deleted:
         central.execute(f"DELETE FROM {record_id.partition('-')[0]} WHERE id = ?", record_id)
+    central.route()
+    push(central, site)
     central.collect(site.store, other)
     report = synchronise(central, other)
     assert report.in_agreement, report

@@ -105,6 +105,8 @@ def central_database(path: Path) -> sqlite3.Connection:
 
 def _insert_central_data(connection: sqlite3.Connection) -> None:
     _insert(connection, "unit", id="unit-1", name="tablet")
+    _insert(connection, "unit", id="unused", name="bottle")
+    _insert(connection, "name", id="unused", name="nobody")
     _insert(connection, "item", id="item-1", code="a1", name="amoxicillin", unit_id="unit-1", is_active=1)
     for store in STORES:
         _insert(connection, "name", id=f"name-{store}", name=store, type="store")

@@ -22,7 +22,8 @@ from tests.engine.storage.nodes import (
 from tests.engine.storage.settings import EVERY_COMBINATION, EVERY_PAIR, Settings
 from tests.engine.storage.statements import Effect, Statement, every_statement
 
-CENTRAL_DATA: tuple[Key, ...] = (("unit", "unit-1"), ("item", "item-1"), ("name", "name-own"))
+CENTRAL_DATA: tuple[Key, ...] = (("unit", "unused"), ("item", "item-1"), ("name", "unused"))
+"""An item in use is switched off; units and names that are in use are not deleted (test_in_use.py)."""
 CONFIGURATION: tuple[Key, ...] = (("site", "2"), ("store_copy", "own@1"))
 
 
