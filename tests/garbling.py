@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from hypothesis import strategies as st
 
-EXAMPLES = int(os.environ.get("PACKHORSE_FUZZ_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("PACKHORSE_FUZZ_EXAMPLES", "30"))
 """How many examples a fuzzer tries; `make fuzz` tries more."""
 MessageType = TypeVar("MessageType", bound=Message)
 UINT32_MAX, INT64_MAX, UINT64_MAX = (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1

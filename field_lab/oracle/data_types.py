@@ -70,6 +70,35 @@ DATA_TYPES: Mapping[str, DataType] = {
     "user_account": DataType(Kind.LOCAL),
 }
 
+_USES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "unit": (("item", "unit_id"),),
+    "item": (
+        ("master_list_line", "item_id"), ("item_visibility", "item_id"), ("stock_line", "item_id"),
+        ("stocktake_line", "item_id"), ("invoice_line", "item_id"),
+    ),
+    "name": (
+        ("store", "name_id"), ("name_visibility", "name_id"), ("master_list_name_link", "name_id"),
+        ("invoice", "name_id"),
+    ),
+    "location_type": (("location", "location_type_id"),),
+    "transaction_category": (("invoice", "category_id"),),
+    "master_list": (("master_list_name_link", "master_list_id"),),
+    "diagnosis": (("invoice", "diagnosis_id"),),
+    "invoice": (("transaction_note", "invoice_id"),),
+    "patient": (("patient_visibility", "patient_id"), ("invoice", "patient_id")),
+    "prescriber": (("prescriber_visibility", "prescriber_id"), ("invoice", "prescriber_id")),
+    "store": (
+        *((table, data.store) for table, data in DATA_TYPES.items() if data.store not in ("", "id")),
+        ("message", "to_store_id"),
+    ),
+}  # fmt: skip
+
+
+def uses_of(table: str) -> tuple[tuple[str, str], ...]:
+    """(table, column) of everything that may refer to a record, or to the document that it is a line of."""
+    return _USES.get(root_of(table), ())
+
+
 RELATIONS: Mapping[Kind, tuple[str, ...]] = {
     Kind.CENTRAL: ("primary", "central", "dispensary", "none"),
     Kind.DISPENSARY: ("primary", "central", "dispensary", "none"),

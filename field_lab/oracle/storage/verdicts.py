@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from field_lab.oracle.data_types import DATA_TYPES, DataType, Kind, lines_of, roots
+from field_lab.oracle.data_types import DATA_TYPES, DataType, Kind, lines_of, roots, uses_of
 
 Key = tuple[str, str]
 """(table, id)."""
@@ -147,11 +147,20 @@ def disagreements(connection: sqlite3.Connection, numbers: Iterable[int]) -> Ite
     for number in numbers:
         for table in DATA_TYPES:
             for what, query in _VERDICTS.items():
-                text = query.format(table=table, node=f"node{number}", number=number)
+                text = query.format(
+                    table=table, node=f"node{number}", number=number, is_used=_is_used(table, f"node{number}")
+                )
                 found = [str(row[0]) for row in connection.execute(text)]
                 if found:
                     yield f"node {number}, {table}: {what}: {len(found)}, {', '.join(sorted(found)[:4])}"
             yield from _differing(connection, number, table)
+
+
+def _is_used(table: str, node: str) -> str:
+    """SQL: a record at the node refers to the hidden record `h`, or to its document."""
+    document = "ifnull(nullif(h.root_id, ''), h.id)"
+    places = (f"EXISTS (SELECT 1 FROM {node}.{other} WHERE {column} = {document})" for other, column in uses_of(table))
+    return " OR ".join(places) or "0"
 
 
 _HELD = "SELECT id FROM stands WHERE table_name = '{table}' AND node = {number} AND holds"
@@ -161,7 +170,8 @@ _VERDICTS = {
         "SELECT id FROM {node}.{table} EXCEPT "
         + _HELD
         # Kept for as long as a record here refers to it, and shown to nobody.
-        + " EXCEPT SELECT id FROM {node}.sync_hidden WHERE table_name = '{table}' AND why = 'not_visible'"
+        + " EXCEPT SELECT h.id FROM {node}.sync_hidden AS h WHERE h.table_name = '{table}' AND h.why = 'not_visible'"
+        + " AND ({is_used})"
         # Whoever writes a message may keep it.
         + " EXCEPT SELECT id FROM author WHERE table_name = '{table}' AND table_name = 'message' AND node = {number}"
     ),

@@ -119,7 +119,9 @@ def assert_may_edit(before: dict[Key, Any], after: dict[Key, Any], key: Key) -> 
             root = (table.parent, rows[key][table.index[table.parent_column]]) if table.parent else key
             owner = rows.get(root) or before.get(root)
             assert owner is not None
-            assert owner[core_catalogue()[root[0]].index["store_id"]] == STORE_OF[SITE], f"{key} is not of site {SITE}"
+            columns = core_catalogue()[root[0]].index
+            place = next(columns[name] for name in ("store_id", "home_store_id", "from_store_id") if name in columns)
+            assert owner[place] == STORE_OF[SITE], f"{key} is not of site {SITE}"
 
 
 def assert_goes_on(connection: sqlite3.Connection) -> None:
