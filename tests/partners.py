@@ -311,6 +311,15 @@ class Central(Node):
         return document_pb2.PullBody(wanted=found.documents)
 
 
+def central_and_two_sites(folder: Path) -> tuple[Central, Site, Site]:
+    """A central and the sites 2 and 3, which know what concerns them."""
+    central = Central(folder / "node-1.db")
+    sites = central.add(folder, 2), central.add(folder, 3)
+    for site in sites:
+        synchronise(central, site)
+    return central, *sites
+
+
 def greet(central: Central, site: Site) -> session_pb2.Welcome:
     """Begins a session at the central: Hello, and the Welcome that answers it."""
     hello, session, topology, number = site.hello(), secrets.token_hex(8), central.topology, site.number

@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,7 +68,8 @@ def _found(folder: Path, numbers: range) -> Founded:
     transact(central, lambda connection: found_central(connection, core_catalogue(), "central"))
     transact(central, lambda connection: _fill(connection, numbers))
     for number in numbers:
-        epochs[number] = _enrol(folder, central, number)
+        epochs[number] = enrol_site(folder, central, number)
+        transact(central, partial(_assign, number=number))
     central.close()
     return Founded({number: (folder / str(number)).read_bytes() for number in (1, *numbers)}, epochs)
 
@@ -83,7 +84,14 @@ def _fill(connection: sqlite3.Connection, numbers: range) -> None:
         connection.execute("INSERT INTO store (id, name, name_id, mode) VALUES (?, ?, 'name', 'store')", (store, store))
 
 
-def _enrol(folder: Path, central: sqlite3.Connection, number: int) -> bytes:
+def _assign(connection: sqlite3.Connection, number: int) -> None:
+    topology = read_topology(connection)
+    assign_store(connection, core_catalogue(), topology, store_of(number), number, CopyType.COLLECTOR)
+    refresh_topology(connection, core_catalogue())
+
+
+def enrol_site(folder: Path, central: sqlite3.Connection, number: int) -> bytes:
+    """Has a site join that holds no store yet, with a database of its own in the folder; returns its epoch."""
     secret, epoch, installation = secrets.token_bytes(32), secrets.token_bytes(16), secrets.token_hex(16)
     now = int(EPOCH_SECONDS)
 
@@ -91,9 +99,6 @@ def _enrol(folder: Path, central: sqlite3.Connection, number: int) -> bytes:
         assert expect_site(connection, f"site {number}", secret, now) == number
         add_site(connection, number, f"site {number}")
         enrol(connection, secret, installation, bytes(32), epoch, now)
-        topology = read_topology(connection)
-        assign_store(connection, core_catalogue(), topology, store_of(number), number, CopyType.COLLECTOR)
-        refresh_topology(connection, core_catalogue())
 
     transact(central, enrolled)
     site = open_writer(folder / str(number))

@@ -1,6 +1,5 @@
 """The databases with which a country begins: sites that have enrolled, four stores, and a primary."""
 
-import secrets
 import sqlite3
 from functools import cache
 from pathlib import Path
@@ -8,19 +7,17 @@ from typing import Any
 
 from central_node.storage.copies import administering, random_term_part
 from central_node.storage.effects import change_topology
-from central_node.storage.roster import enrol, expect_site
 from central_node.storage.steps import refresh_topology
 from central_node.storage.tables import CENTRAL_TABLES
-from central_node.storage.topology import add_site, assign_store, found_central, include_transactions
+from central_node.storage.topology import assign_store, found_central, include_transactions
 from engine.rules.topology import CopyType
 from engine.storage.configuration import read_topology
 from engine.storage.database import transact
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer
 from field_lab.core_catalogue import core_catalogue
-from field_lab.simulation.founding import Founded, fast_folder
-from field_lab.simulation.virtual_loop import EPOCH_SECONDS, VirtualTimeLoop, virtual_world
-from site_node.storage.notes import found_site
+from field_lab.simulation.founding import Founded, enrol_site, fast_folder
+from field_lab.simulation.virtual_loop import VirtualTimeLoop, virtual_world
 
 MIRRORED_PRIMARY = 2
 """The site that is the primary where the central is not."""
@@ -55,7 +52,7 @@ def _found(folder: Path, numbers: range, is_mirrored: bool) -> Founded:
     transact(central, lambda connection: found_central(connection, core_catalogue(), "central"))
     transact(central, _fill)
     for number in numbers:
-        epochs[number] = _enrol(folder, central, number)
+        epochs[number] = enrol_site(folder, central, number)
     transact(central, lambda c: change_topology(c, core_catalogue(), lambda d: _arrange(d, is_mirrored), False))
     transact(central, lambda c: refresh_topology(c, core_catalogue()))
     central.close()
@@ -75,23 +72,6 @@ def _fill(connection: sqlite3.Connection) -> None:
         connection.execute(
             "INSERT INTO store (id, name, name_id, mode) VALUES (?, ?, ?, ?)", (store, store, store, mode)
         )
-
-
-def _enrol(folder: Path, central: sqlite3.Connection, number: int) -> bytes:
-    secret, epoch, installation = secrets.token_bytes(32), secrets.token_bytes(16), secrets.token_hex(16)
-    now = int(EPOCH_SECONDS)
-
-    def enrolled(connection: sqlite3.Connection) -> None:
-        assert expect_site(connection, f"site {number}", secret, now) == number
-        add_site(connection, number, f"site {number}")
-        enrol(connection, secret, installation, bytes(32), epoch, now)
-
-    transact(central, enrolled)
-    site = open_writer(folder / str(number))
-    prepare(site, core_catalogue())
-    transact(site, lambda connection: found_site(connection, number, f"site {number}", installation, epoch))
-    site.close()
-    return epoch
 
 
 def _arrange(connection: sqlite3.Connection, is_mirrored: bool) -> dict[str, Any]:

@@ -9,18 +9,14 @@ from central_node.storage.stores import add_visibility
 from engine.catalogue.descriptors import catalogue
 from engine.rules.topology import CENTRAL_SITE
 from field_lab.core_catalogue import core_catalogue
-from tests.partners import Central, Site, connect, synchronise
+from tests.partners import Central, Site, central_and_two_sites, connect, synchronise
 
 STORE = "store-2"
 
 
 @pytest.fixture(name="nodes")
-def central_and_sites(tmp_path: Path) -> tuple[Central, Site, Site]:
-    central = Central(tmp_path / "node-1.db")
-    site, other = central.add(tmp_path, 2), central.add(tmp_path, 3)
-    synchronise(central, site)
-    synchronise(central, other)
-    return central, site, other
+def nodes_of_a_test(tmp_path: Path) -> tuple[Central, Site, Site]:
+    return central_and_two_sites(tmp_path)
 
 
 def merges(node: Central | Site) -> set[str]:

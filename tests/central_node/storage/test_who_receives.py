@@ -21,18 +21,14 @@ from engine.errors import Code
 from engine.rules.topology import CENTRAL_SITE, CopyType
 from engine.storage.configuration import read_topology
 from engine.storage.work import Processor
-from tests.partners import Central, Site, connect, push, synchronise
+from tests.partners import Central, Site, central_and_two_sites, connect, push, synchronise
 
 STORE = "store-2"
 
 
 @pytest.fixture(name="nodes")
-def central_and_sites(tmp_path: Path) -> tuple[Central, Site, Site]:
-    central = Central(tmp_path / "node-1.db")
-    site, other = central.add(tmp_path, 2), central.add(tmp_path, 3)
-    synchronise(central, site)
-    synchronise(central, other)
-    return central, site, other
+def nodes_of_a_test(tmp_path: Path) -> tuple[Central, Site, Site]:
+    return central_and_two_sites(tmp_path)
 
 
 def move(central: Central, store: str, number: int) -> None:
