@@ -358,6 +358,11 @@ def push(central: Central, site: Site, size: tuple[int, int] = FULL_SIZE) -> lis
 def pull(central: Central, site: Site, records: int = 500) -> None:
     """Fetches everything that waits, with what is wanted because of it."""
     central.route()
+    read_feeds(central, site, records)
+
+
+def read_feeds(central: Central, site: Site, records: int = 500) -> None:
+    """Fetches what is in the feeds now, with what is wanted because of it; the central may have more to do."""
     while True:
         body, cursors = central.pull_body(site, records)
         if not body.sections and not body.subscriptions:

@@ -64,13 +64,15 @@ def assign_store(
         central: the copy that the central is to hold, collector or transfer; not used where the central is the site.
 
     Raises:
-        Refused: STORE_UNKNOWN, SITE_UNKNOWN, STORE_HAS_RECORDS; nothing is changed then.
+        Refused: STORE_UNKNOWN, SITE_UNKNOWN, STORE_HAS_RECORDS, COPY_REQUIRED; nothing is changed then.
     """
     name = store_name(connection, store_id)
     require_site(topology, site)
     active = topology.active_copies.get(store_id)
     if active is not None and active.site != site:
         _require_empty(connection, catalogue, topology, active, name)
+    if site != CENTRAL_SITE and central is CopyType.TRANSFER:
+        _require_nothing_to_keep(connection, catalogue, store_id, name)
     if active is not None and active.site == site:
         term = active.term
     else:
@@ -113,6 +115,8 @@ def set_sync_with(
     judged = judge_sync_with(store_id, site, wanted, is_visible, topology)
     if isinstance(judged, Refusal):
         raise Refused(judged.code, judged.says)
+    if site == CENTRAL_SITE and judged is CopyType.TRANSFER:
+        _require_nothing_to_keep(connection, catalogue, store_id, name)
     if judged is not topology.copy_type(store_id, site):
         with administering(connection):
             put_copy(connection, store_id, site, judged)
@@ -154,11 +158,8 @@ def _require_empty(
 ) -> None:
     """A store moves while it has no records, as far as the central can know: not where it does not collect them all."""
     told = f"Store {name} ({active.store_id}) is active at site {active.site}"
-    for table in catalogue.synchronised:
-        if table.kind is Kind.STORE and table.store_column:
-            query = f"SELECT 1 FROM {table.name} WHERE {table.store_column} = ? LIMIT 1"
-            if connection.execute(query, (active.store_id,)).fetchone():
-                raise Refused(Code.STORE_HAS_RECORDS, f"{told} and has records.")
+    if _has_records(connection, catalogue, active.store_id):
+        raise Refused(Code.STORE_HAS_RECORDS, f"{told} and has records.")
     is_collected = topology.copy_type(active.store_id, CENTRAL_SITE) in (CopyType.ACTIVE, CopyType.COLLECTOR)
     keeps_some = not is_collected or topology.withholds_transactions(active.store_id)
     seen = connection.execute(
@@ -166,6 +167,22 @@ def _require_empty(
     ).fetchone()
     if seen and seen[0] and (keeps_some or not seen[1]):
         raise Refused(Code.STORE_HAS_RECORDS, f"{told}, which may have records of it that are not here yet.")
+
+
+def _require_nothing_to_keep(connection: sqlite3.Connection, catalogue: Catalogue, store_id: str, name: str) -> None:
+    """A central that collects no more would keep what it has as it is now, and feed it to collectors for ever."""
+    if _has_records(connection, catalogue, store_id):
+        says = f"The central has records of store {name} ({store_id}), which would not be kept up to date any more."
+        raise Refused(Code.COPY_REQUIRED, says)
+
+
+def _has_records(connection: sqlite3.Connection, catalogue: Catalogue, store_id: str) -> bool:
+    """Whether store data of a store are here."""
+    return any(
+        connection.execute(f"SELECT 1 FROM {table.name} WHERE {table.store_column} = ? LIMIT 1", (store_id,)).fetchone()
+        for table in catalogue.synchronised
+        if table.kind is Kind.STORE and table.store_column
+    )
 
 
 def _last_term(connection: sqlite3.Connection, store_id: str) -> int:

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from central_node.storage.copies import administering
 from tests.scenarios import records
 from tests.scenarios.records import KINDS, Kind
 from tests.scenarios.scene import NotDone, Scene
@@ -30,6 +31,18 @@ async def _everybody_synchronises(scene: Scene) -> None:
 
 async def _synchronises(scene: Scene, site: str) -> None:
     await scene.synchronise(site)
+
+
+async def _becomes_primary(scene: Scene, site: str) -> None:
+    """Written into the sync preferences: there is no command for it yet."""
+    program = scene.program(next(iter(scene.nodes)))
+    program.execute("BEGIN IMMEDIATE")
+    with administering(program):
+        program.execute("UPDATE site SET is_primary = 0, term = 0, term_id = 0")
+        program.execute(
+            "UPDATE site SET is_primary = 1, term = 2, term_id = 2 WHERE id = ?", (str(scene.numbers[site]),)
+        )
+    program.execute("COMMIT")
 
 
 async def _is_refused(scene: Scene, step: Step, because: str, code: str = "") -> None:
@@ -249,6 +262,7 @@ SENTENCES = (
     Sentence("sites that stay connected: {sites}", _connected_sites),
     Sentence("everybody synchronises", _everybody_synchronises),
     Sentence("{site} synchronises alone", _synchronises),
+    Sentence("{site} becomes the primary", _becomes_primary),
     Sentence("it is refused that {sentence}, because {text}", _is_refused),
     Sentence("it is refused that {sentence}, because {text} [{code}]", _is_refused),
     Sentence("store {store} is created", _create_store),

@@ -163,8 +163,8 @@ async def _sync_with(country: Country) -> str:
     if before.viewers(store, site) == frozenset() and country.chance.random() < 0.8:  # most choose what can be chosen
         seen = [pair for pair in before.types if before.viewers(*pair) and before.type_at(*pair) != "active"]
         store, site = country.chance.choice(sorted(seen)) if seen else (store, site)
-    if site == CENTRAL and wanted == "transfer" and country.has_data(store):
-        return ""  # the central keeps what it has, which nobody keeps up to date
+    if _ends_collecting(country, store, site, wanted):
+        return ""  # what the central has of a store is kept up to date
     is_active = before.type_at(store, site) == "active"
     copy = "active" if is_active else wanted.replace("active-", "")
     country.chosen = {(store, site): copy}
@@ -178,7 +178,7 @@ async def _sync_with(country: Country) -> str:
     else:
         refused = False
     after = country.copies()
-    if after.viewers(store, site) != before.viewers(store, site):
+    if after.viewers(store, site) != before.viewers(store, site) or _ends_collecting(country, store, site, wanted):
         return ""  # it has changed meanwhile: either answer is right
     if refused is may_choose(before, store, site, wanted):
         says = "refused" if refused else "done"
@@ -188,6 +188,10 @@ async def _sync_with(country: Country) -> str:
     if after.type_at(store, site) != copy:
         raise Broken(f"{store} is {after.type_at(store, site)} at {site} after sync with {wanted}")
     return f"sync with {wanted}"
+
+
+def _ends_collecting(country: Country, store: str, site: int, wanted: str) -> bool:
+    return site == CENTRAL and wanted == "transfer" and country.has_data(store)
 
 
 async def _give_visibility(country: Country) -> str:

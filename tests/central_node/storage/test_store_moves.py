@@ -1,16 +1,17 @@
 """A store moves only where the central can know that it has no records: what a site keeps to itself is not here."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from packhorse.sync.v1 import session_pb2
 
 from central_node.storage.roster import note_report
-from central_node.storage.topology import assign_store, include_transactions
+from central_node.storage.topology import assign_store, include_transactions, set_sync_with
 from engine.errors import Code, Refused
-from engine.rules.topology import CopyType
+from engine.rules.copies import SyncWith
+from engine.rules.topology import CENTRAL_SITE, CopyType
 from engine.storage.configuration import read_topology
 from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import NOW, serving_central
@@ -50,3 +51,26 @@ def test_a_store_of_which_a_site_keeps_something_to_itself_does_not_move(
         assign(central, 3, CopyType.COLLECTOR)
     assert refused.value.code is Code.STORE_HAS_RECORDS
     assert read_topology(central).active_copies[STORE].site == 2
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        lambda c, store: set_sync_with(c, core_catalogue(), store, CENTRAL_SITE, SyncWith.TRANSFER),
+        lambda c, store: assign_store(c, core_catalogue(), read_topology(c), store, 2, CopyType.TRANSFER),
+    ],
+    ids=["sync-with", "assign"],
+)
+def test_the_central_goes_on_collecting_what_it_has_begun_to_collect(
+    central: sqlite3.Connection, stop: Callable[[sqlite3.Connection, str], object]
+) -> None:
+    """Otherwise it would show, and send to collectors, what grows older and older, with everybody in agreement."""
+    assign(central, 2, CopyType.COLLECTOR)
+    collected = next(store for store, copy in read_topology(central).active_copies.items() if copy.site == 2)
+    assert central.execute("SELECT 1 FROM stock_line WHERE store_id = ?", (collected,)).fetchone()
+    before = list(central.iterdump())
+    with pytest.raises(Refused, match=r"has records of store .* would not be kept up to date") as refused:
+        stop(central, collected)
+    assert refused.value.code is Code.COPY_REQUIRED and list(central.iterdump()) == before
+    stop(central, STORE)
+    assert read_topology(central).copy_type(STORE, CENTRAL_SITE) is CopyType.TRANSFER

@@ -14,14 +14,23 @@ from central_node.storage.effects import change_topology
 from central_node.storage.follow_up import do_follow_up
 from central_node.storage.roster import note_positions
 from central_node.storage.status import read_status
-from central_node.storage.steps import refresh_topology
+from central_node.storage.steps import refresh_topology, route_own
 from central_node.storage.stores import add_visibility
 from central_node.storage.topology import assign_store
 from engine.errors import Code
 from engine.rules.topology import CENTRAL_SITE, CopyType
 from engine.storage.configuration import read_topology
 from engine.storage.work import Processor
-from tests.partners import Central, Site, central_and_two_sites, connect, push, synchronise
+from tests.partners import (
+    Central,
+    Site,
+    central_and_two_sites,
+    checkpoint,
+    connect,
+    push,
+    read_feeds,
+    synchronise,
+)
 
 STORE = "store-2"
 
@@ -144,6 +153,29 @@ def test_f18_a_transfer_copy_receives_the_record_of_the_store_and_nothing_of_its
     assert other.count("sync_scope", f"name = 'store/{STORE}'") == 0
 
 
+def test_f18_a_third_site_with_copies_of_two_stores_receives_nothing_of_what_they_trade(
+    nodes: tuple[Central, Site, Site], tmp_path: Path
+) -> None:
+    central, site, other = nodes
+    third = central.add(tmp_path, 4)
+    for trading in (site, other):
+        trading.put_invoice(f"i{trading.number}", ["a"])
+        push(central, trading)
+
+    def see_both(connection: Any) -> dict[str, Any]:
+        for trading in (site, other):
+            add_visibility(connection, central.catalogue, "store", trading.store, third.store)
+        return {}
+
+    central.write(lambda c: change_topology(c, central.catalogue, see_both, False))
+    central.topology = central.write(lambda c: refresh_topology(c, central.catalogue))
+    central.route()
+    assert {central.topology.copy_type(node.store, third.number) for node in (site, other)} == {CopyType.TRANSFER}
+    assert synchronise(central, third).in_agreement
+    assert central.count("invoice") == 2 and third.count("store") == 3
+    assert [third.count(table) for table in ("invoice", "invoice_line")] == [0, 0]
+
+
 def test_f34_a_hello_does_not_grow_with_what_a_site_follows(tmp_path: Path) -> None:
     central = Central(tmp_path / "node-1.db")
     site = central.add(tmp_path, 2)
@@ -230,9 +262,14 @@ def test_f35_many_that_become_visible_are_routed_in_bounded_pieces(nodes: tuple[
     central, site, other = nodes
     admit(central, site, PATIENTS)
     see(central, other, range(PATIENTS))
+    while central.count("sync_outbox", "token <> framed_token"):
+        central.write(lambda c: route_own(c, central.catalogue, central.topology, central.now))
     waiting = [central.count("sync_work", f"processor = '{Processor.ROUTE}'")]
+    connect(central, other)
     while central.write(lambda c: do_follow_up(c, central.catalogue, central.topology))[1]:
         waiting.append(central.count("sync_work", f"processor = '{Processor.ROUTE}'"))
+        read_feeds(central, other)
+        assert (checkpoint(central, other) is None) is (waiting[-1] > 0), "nobody is in agreement before the end"
     assert waiting[0] == PATIENTS and waiting[-1] == 0
     assert all(0 < before - after <= 200 for before, after in pairwise(waiting) if before)
     expected = {f"p{n}": {f"patients/{STORE}", f"patients/{other.store}"} for n in range(PATIENTS)}
