@@ -206,6 +206,7 @@ class SiteNode:
             wanted = [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in wants]
             session.post(Event("wanted", wanted))
             session.post(Event("changed"))
+            session.look_at_hidden_again()
 
     async def _sweep_daily(self) -> None:
         """A session may last for weeks: what it would be preceded by happens beside it."""

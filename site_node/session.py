@@ -252,6 +252,11 @@ class SiteSession:
         await self._database.write(close_lane)
         return Event("lane_closed")
 
+    def look_at_hidden_again(self) -> None:
+        """The next checkpoint, which is asked for, finds out what is hidden and referred to by nothing any more."""
+        self._looked_at_hidden = False
+        self.post(Event("round_wanted"))
+
     async def _do_stage_part(self, action: Action) -> Event:
         told = await self._database.write(lambda connection: stage(connection, CENTRAL_SITE, action.value))
         self.tally.progressed = True

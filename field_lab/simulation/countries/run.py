@@ -91,11 +91,17 @@ def _draw_weather(chance: random.Random) -> Weather:
 
 
 async def _settle(country: Country) -> None:
-    """The weather is fine, every node begins anew, which finds what was edited behind triggers, and all comes to rest.
-    Raises Broken where it does not."""
+    """The weather is fine, every node begins anew, which finds what was edited behind triggers, and all comes to rest;
+    and once more, because a session looks at its beginning whether something still refers to what is hidden. Raises
+    Broken where nothing comes to rest."""
     country.heal()
-    await asyncio.gather(*(country.restart(number) for number in country.machines))
-    await asyncio.sleep(_SETTLING_SECONDS)
+    for _ in range(2):
+        await asyncio.gather(*(country.restart(number) for number in country.machines))
+        await asyncio.sleep(_SETTLING_SECONDS)
+        await _come_to_rest(country)
+
+
+async def _come_to_rest(country: Country) -> None:
     end, quiet_since = asyncio.get_running_loop().time() + _SECONDS_MAX, None
     while True:
         await asyncio.sleep(1.0)
