@@ -38,7 +38,7 @@ from engine.storage.eviction import Place, evict_some, reach_checkpoint
 from engine.storage.integrity import Mended, mend, queue_for_central, sweep_rows
 from engine.storage.outbox import write_beyond
 from engine.storage.pages import Cursor, advanced, read_page, read_wanted
-from engine.storage.positions import Comparison, compare, drop_unseen, positions_hash, read_positions
+from engine.storage.positions import Comparison, compare, drop_unseen, note_filled, positions_hash, read_positions
 from engine.storage.push import FULL_SIZE, cut_frame
 from engine.storage.receive import Received, apply_pull
 from engine.storage.records import Writer, applying, read_meta, write_meta
@@ -182,6 +182,7 @@ class Site(Node):
     def report(self, checkpoint: session_pb2.PullCheckpoint) -> session_pb2.CheckpointReport:
         """What a session does at a checkpoint, and says of it."""
         self.write(lambda c: drop_unseen(c, checkpoint))
+        self.write(lambda c: note_filled(c, checkpoint))
         self.evict()
         found = self.compare(checkpoint)
         return self.read(lambda c: report_on(c, checkpoint, found.comparable, found.differing))

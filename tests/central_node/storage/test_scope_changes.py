@@ -1,17 +1,23 @@
 """What a site gets and lets go when it becomes more or less than it was, and where records go that follow others."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packhorse.sync.v1 import document_pb2
 
 from central_node.storage.stores import add_visibility
 from engine.catalogue.descriptors import catalogue
 from engine.rules.topology import CENTRAL_SITE
+from engine.storage.eviction import Place, evict_some, reach_checkpoint
 from field_lab.core_catalogue import core_catalogue
-from tests.partners import Central, Site, central_and_two_sites, connect, synchronise
+from site_node.storage.scope_changes import scope_changes
+from tests.partners import NOW, Central, Site, central_and_two_sites, connect, push, synchronise
 
 STORE = "store-2"
+INSERT_STOCK = "INSERT INTO stock_line (id, store_id) VALUES (?, ?)"
 
 
 @pytest.fixture(name="nodes")
@@ -81,19 +87,28 @@ def content_of(site: Site) -> dict[str, set[Any]]:
     return {table.name: site.rows(table.name) for table in core_catalogue().synchronised}
 
 
+def pages(central: Central, site: Site, records: int = 500) -> Iterator[document_pb2.PullBody]:
+    """Fetches what is in the feeds of a site, page by page; nothing of what follows a checkpoint."""
+    while True:
+        body, cursors = central.pull_body(site, records)
+        if not body.sections and not body.subscriptions:
+            return
+        site.apply(body)
+        central.cursors[site.number], central.changes[site.number] = cursors, []
+        yield body
+
+
 def fetched(central: Central, site: Site) -> list[tuple[str, str]]:
     """The records that a session brings."""
     connect(central, site)
     central.route()
-    found: list[tuple[str, str]] = []
-    while True:
-        body, cursors = central.pull_body(site)
-        if not body.sections and not body.subscriptions:
-            return found
-        for document in (document for section in body.sections for document in section.documents):
-            found += [(record.table or document.table, record.id or document.id) for record in document.records]
-        site.apply(body)
-        central.cursors[site.number], central.changes[site.number] = cursors, []
+    return [
+        (record.table or document.table, record.id or document.id)
+        for body in pages(central, site)
+        for section in body.sections
+        for document in section.documents
+        for record in document.records
+    ]
 
 
 @pytest.mark.parametrize("what", ["a collector copy", "the primary"])
@@ -137,3 +152,54 @@ def test_a_site_gets_exactly_what_it_lacks_and_lets_go_what_it_loses(
         for node in (site, other):
             assert synchronise(central, node).in_agreement
     assert known_of(other) == before and content_of(other) == rows
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+RECORDS, EDITS = 2_400, 3
+
+
+def told(site: Site) -> tuple[list[str], int, int]:
+    """(what `status` says is being fetched, records still to be let go, stock lines that are there)."""
+    said = site.read(lambda c: scope_changes(c, site.catalogue))
+    return said["fetching"], said["evicting"], site.count("stock_line", f"store_id = '{STORE}'")
+
+
+def test_progress_is_told_while_a_store_comes_and_goes_and_people_go_on_editing(
+    nodes: tuple[Central, Site, Site],
+) -> None:
+    central, site, other = nodes
+    site.write(lambda c: c.executemany(INSERT_STOCK, [(f"s{number}", STORE) for number in range(RECORDS)]))
+    for node in (site, other):
+        assert synchronise(central, node).in_agreement
+    central.collect(STORE, other)
+    connect(central, other)
+    seen = [told(other)]
+    for turn, _ in enumerate(pages(central, other)):
+        seen.append(told(other))
+        if turn < EDITS:  # what is edited meanwhile comes behind the rest
+            site.execute("UPDATE stock_line SET batch = 'edited' WHERE id = ?", f"s{turn}")
+            site.put_stock(f"new-{turn}")
+            push(central, site)
+    there = [records for _, _, records in seen]
+    assert there[0] == 0 and there[-1] == RECORDS + EDITS and there == sorted(there) and len(set(there)) > EDITS
+    assert all(f"store/{STORE}" in fetching for fetching, _, _ in seen[1:]), "until a checkpoint shows that it is whole"
+    assert synchronise(central, other).in_agreement
+    assert told(other) == ([], 0, RECORDS + EDITS)
+
+    central.execute("DELETE FROM name_visibility WHERE store_id = ?", other.store)
+    central.route()
+    connect(central, other)
+    goes = [told(other)[1:] for _ in pages(central, other)]
+    assert goes == [(RECORDS + EDITS + 1, RECORDS + EDITS)], "with the store's record; nothing goes before a checkpoint"
+    going = []
+    assert other.write(lambda c: reach_checkpoint(c, looks_at_hidden=True))
+    place: Place | None = Place()
+    while place is not None:
+        place = other.write(partial(evict_some, catalogue=other.catalogue, place=place, now=NOW))
+        going.append(told(other)[1:])
+        if len(going) == EDITS:
+            other.put_stock("own", "edited meanwhile")
+    assert len({evicting for evicting, _ in going}) > EDITS and going[-1] == (0, 0)
+    assert other.count("stock_line", "id = 'own'") == 1
+    assert synchronise(central, other).in_agreement
