@@ -261,7 +261,6 @@ def route_own(
     taken = Taken()
     if not edited:
         return taken, topology
-    queue_follow_up(connection, catalogue, ((document.root, None) for document in edited))
     if any(document.root.name in TOPOLOGY_TABLES for document in edited):
         topology = refresh_topology(connection, catalogue)
         connection.execute("UPDATE sync_held SET ready = 1 WHERE code = ?", (Code.NOT_COLLECTED,))
@@ -270,6 +269,8 @@ def route_own(
     lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in edited if catalogue.members_of(d.root.name)}
     keys = {(d.root.name, d.id) for d in edited} | {(e.table, e.id) for d in edited for e in d.entries}
     present = Present(connection, catalogue, [*sorted(keys), *(key for found in lost.values() for key in found)])
+    rows = ((document.root, present.row((document.root.name, document.id))) for document in edited)
+    queue_follow_up(connection, catalogue, rows)
     router = Router(connection, catalogue, topology)
     router.read((document.root.name, document.id) for document in edited)
     routed: list[Routed] = []

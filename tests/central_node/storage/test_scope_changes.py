@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from packhorse.sync.v1 import document_pb2
 
-from central_node.storage.stores import add_visibility
+from central_node.storage.steps import refresh_topology
+from central_node.storage.stores import add_store, add_visibility
+from central_node.storage.topology import assign_store
 from engine.catalogue.descriptors import catalogue
-from engine.rules.topology import CENTRAL_SITE
+from engine.rules.topology import CENTRAL_SITE, CopyType
+from engine.storage.configuration import read_topology
 from engine.storage.eviction import Place, evict_some, reach_checkpoint
 from field_lab.core_catalogue import core_catalogue
 from site_node.storage.scope_changes import scope_changes
@@ -64,6 +67,29 @@ def test_the_merging_of_two_patients_goes_wherever_one_of_them_does(tmp_path: Pa
     central.route()
     agree()
     assert [merges(site) for site in sites] == [{"at-home", "of-another"}, set(), {"of-another"}, set()]
+
+
+def test_a_merging_follows_a_patient_that_the_central_enters_later(tmp_path: Path) -> None:
+    central = Central(tmp_path / "node-1.db", catalogue())
+    home, reader = (central.add(tmp_path, number, catalogue()) for number in (2, 3))
+    central.write(lambda c: add_store(c, "clinic of the central", "", "dispensary", "clinic"))
+    central.write(
+        lambda c: assign_store(c, central.catalogue, read_topology(c), "clinic", CENTRAL_SITE, CopyType.COLLECTOR)
+    )
+    central.topology = central.write(lambda c: refresh_topology(c, central.catalogue))
+    central.route()
+    central.collect("clinic", reader)
+    synchronise(central, home)
+    home.execute("INSERT INTO patient (id, home_store_id) VALUES ('stays', ?)", home.store)
+    merge = "INSERT INTO patient_merge (id, home_store_id, kept_patient_id, merged_patient_id) VALUES (?, ?, ?, ?)"
+    home.execute(merge, "m", home.store, "stays", "x")
+    for node in (home, reader):
+        assert synchronise(central, node).in_agreement
+    assert merges(reader) == set()
+    central.execute("INSERT INTO patient (id, home_store_id) VALUES ('x', 'clinic')")
+    central.route()
+    assert synchronise(central, reader).in_agreement
+    assert merges(reader) == {"m"} and reader.count("patient") == 1
 
 
 def test_a_report_of_a_dashboard_goes_to_the_site_that_shows_it(tmp_path: Path) -> None:
