@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-import tomlkit
-from pydantic import BaseModel, ConfigDict
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import msgspec
 
 from engine.directory import CONFIGURATION_NAME, write_private
 from engine.node_settings import LogFormat, checked_address, read_settings
@@ -14,18 +12,16 @@ DEFAULT_GRPC = "0.0.0.0:7443"
 DEFAULT_WEB = "127.0.0.1:7480"
 
 
-class GivenCertificate(BaseModel):
+class GivenCertificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Files of a certificate that was bought or made elsewhere; sites then check the host name they dial."""
 
-    model_config = ConfigDict(extra="forbid")
-    certificate: Path
-    key: Path
+    certificate: str
+    key: str
 
 
-class CentralConfiguration(BaseSettings):
+class CentralConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What node.toml says; PACKHORSE_NAME, PACKHORSE_GRPC, ... in the environment come before it."""
 
-    model_config = SettingsConfigDict(extra="forbid", env_prefix="PACKHORSE_", env_nested_delimiter="__")
     role: Literal["central"] = "central"
     name: str = "central"
     grpc: str = DEFAULT_GRPC
@@ -36,6 +32,8 @@ class CentralConfiguration(BaseSettings):
 
 def write_configuration(directory: Path, name: str, grpc: str, web: str) -> None:
     """Writes the file that `init` leaves behind."""
+    import tomlkit  # noqa: PLC0415 - every other command is quicker without it
+
     document = tomlkit.document()
     document.add(tomlkit.comment("A Packhorse central node. Changes take effect when the daemon starts again."))
     document["role"], document["name"] = "central", name

@@ -87,7 +87,7 @@ def _make_server(
     if configuration.tls is None:
         certificate, key = read_server(directory / SERVER_NAME, directory / SERVER_KEY_NAME)
     else:
-        certificate, key = read_server(configuration.tls.certificate, configuration.tls.key)
+        certificate, key = read_server(Path(configuration.tls.certificate), Path(configuration.tls.key))
     # gRPC does not say why it cannot listen: a socket that is closed at once does.
     _bind(configuration.grpc).close()
     credentials = grpc.ssl_server_credentials([(key, certificate)])

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-import tomlkit
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import msgspec
 
 from engine.directory import CONFIGURATION_NAME, write_private
 from engine.node_settings import LogFormat, checked_address, read_settings
@@ -13,10 +12,9 @@ from engine.rpc.options import CENTRAL_CERTIFICATE_NAME
 CA_NAME = "ca.pem"
 
 
-class SiteConfiguration(BaseSettings):
+class SiteConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What node.toml says; PACKHORSE_CENTRAL, ... in the environment come before it."""
 
-    model_config = SettingsConfigDict(extra="forbid", env_prefix="PACKHORSE_")
     role: Literal["site"] = "site"
     name: str = ""
     central: str = ""
@@ -26,6 +24,8 @@ class SiteConfiguration(BaseSettings):
 
 def write_configuration(directory: Path, name: str, central: str, server_name: str) -> None:
     """Writes the file that `join` leaves behind."""
+    import tomlkit  # noqa: PLC0415 - every other command is quicker without it
+
     document = tomlkit.document()
     document.add(tomlkit.comment("A Packhorse site. Changes take effect when the daemon starts again."))
     document["role"], document["name"] = "site", name

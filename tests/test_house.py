@@ -18,7 +18,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "engine.limits": (),
     "engine.reporting": ENGINE_TOP,
     "engine.directory": ENGINE_TOP,
-    "engine.node_settings": (*ENGINE_TOP, "engine.directory", "pydantic", "pydantic_settings"),
+    "engine.node_settings": (*ENGINE_TOP, "engine.directory", "msgspec"),
     "engine.catalogue": (*ENGINE_TOP, "engine.catalogue", "google", "packhorse"),
     "engine.rules": (*ENGINE_TOP, "engine.catalogue", "engine.rules", "google", "packhorse"),
     "engine.session": (
