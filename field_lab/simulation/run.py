@@ -22,7 +22,7 @@ from field_lab.simulation.weather import draw_weather
 from field_lab.simulation.workload import OPERATIONS, draw_operation
 from field_lab.simulation.world import World
 
-STEPS = 100
+STEPS = 75
 SITES_MAX = 3
 PAUSES_SECONDS, PAUSE_WEIGHTS = (0.01, 0.5, 3.0, 250.0), (33, 33, 33, 1)
 """How long nobody does anything between two steps, at most; long enough now and then for patience to end."""
