@@ -99,7 +99,9 @@ CATALOGUE: dict[Code, Advice] = {
     Code.DIVERGED: Advice(Actor.CENTRAL, False, "Compare the two versions; until then the stored one stays."),
     Code.MISSING_REFERENCE: Advice(Actor.NOBODY, True, "It is applied by itself when the other record arrives."),
     Code.UNREADABLE: Advice(Actor.CENTRAL, False, "Upgrade this node, or report the record."),
-    Code.NOT_COLLECTED: Advice(Actor.CENTRAL, False, "Make the central's copy of the store a collector."),
+    Code.NOT_COLLECTED: Advice(
+        Actor.CENTRAL, False, "Make the central's copy of the store a collector, or include its transactions."
+    ),
     Code.UNCAPTURED: Advice(
         Actor.NOBODY, True, "Find out which program did it; records of other nodes come back by themselves."
     ),

@@ -1,11 +1,13 @@
 """Copies of stores that come and go by themselves, decided from the whole present state (engine/rules/copies.py)."""
 
+import hashlib
 import secrets
 import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from engine.catalogue.model import Catalogue
+from engine.limits import ID_BYTES_MAX
 from engine.rules.copies import automatic_copy, holds_every_store
 from engine.rules.topology import CopyType, Topology
 from engine.rules.versions import Term
@@ -89,7 +91,7 @@ def put_copy(
     excludes_transactions: bool = False,
 ) -> None:
     """Gives a site a copy of a store, or takes it away. The caller administers."""
-    record_id = f"{store_id}@{site}"
+    record_id = joined_id(store_id, str(site))
     if kind is CopyType.NONE:
         connection.execute("DELETE FROM store_copy WHERE id = ?", (record_id,))
         return
@@ -99,6 +101,14 @@ def put_copy(
         " term_id = excluded.term_id, excludes_transactions = excluded.excludes_transactions",
         (record_id, store_id, site, kind.value, *term, int(excludes_transactions)),
     )
+
+
+def joined_id(record_id: str, place: str) -> str:
+    """The id of a record that there is once for a record and a place, where that may be as long as an id can be."""
+    joined = f"{record_id}@{place}"
+    if len(joined.encode()) <= ID_BYTES_MAX:
+        return joined
+    return hashlib.sha256(joined.encode()).hexdigest()
 
 
 def random_term_part() -> int:

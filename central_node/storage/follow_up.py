@@ -51,7 +51,7 @@ def queue_follow_up(
     Args:
         connection: inside the transaction that wrote them.
         catalogue: the tables.
-        applied: the table, and the record as it is or was; None where that is not known.
+        applied: the table, and the record as it is and as it was; None where it is not there or that is not known.
     """
     names, documents, arrived = set[str](), list[Key](), list[Key]()
     subjects = catalogue.subjects

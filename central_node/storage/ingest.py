@@ -181,7 +181,7 @@ class Ingest:
         if refusal is not None:
             self._hold(document, Reason(refusal[0], f"{_name(document)} {refusal[1]}"))
             return None
-        column = root.store_column
+        column = root.store_column if RIGHT_OF_KIND[root.kind] in RIGHTS_PER_STORE else ""
         if stored is not None and column and root.value(root_row, column) != root.value(stored, column):
             says = f"{_name(document)} names another store than before."
             self._hold(document, Reason(Code.UNREADABLE, says))
@@ -366,11 +366,8 @@ class Ingest:
         wake(self._connection, last)
         moved = publish(self._connection, list(last.values()))
         roots = [entry.change for entry in last.values() if not entry.change.table.parent]
-        queue_follow_up(
-            self._connection,
-            self._catalogue,
-            ((c.table, c.row or self._roots.get((c.table.name, c.id))) for c in roots),
-        )
+        as_they_were = ((c.table, self._roots.get((c.table.name, c.id))) for c in roots)
+        queue_follow_up(self._connection, self._catalogue, [*((c.table, c.row) for c in roots), *as_they_were])
         return Ingested(self._outcomes, moved, len(last), {change.table.name for change in roots})
 
     # --- saying -------------------------------------------------------------------------------------------------------

@@ -263,7 +263,6 @@ def route_own(
         return taken, topology
     if any(document.root.name in TOPOLOGY_TABLES for document in edited):
         topology = refresh_topology(connection, catalogue)
-        connection.execute("UPDATE sync_held SET ready = 1 WHERE code = ?", (Code.NOT_COLLECTED,))
         edited += _copies_at_central(connection, catalogue, edited)
     writer = central_writer(connection)
     lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in edited if catalogue.members_of(d.root.name)}
@@ -356,9 +355,10 @@ def central_writer(connection: sqlite3.Connection) -> Writer:
 
 
 def refresh_topology(connection: sqlite3.Connection, catalogue: Catalogue) -> Topology:
-    """Reads the topology and makes the central's own rights follow it."""
+    """Reads the topology and makes the central's own rights follow it. What was not collected is judged again."""
     topology, meta = read_topology(connection), read_meta(connection)
     sync = Term(int(meta["sync_term"]), int(meta["sync_term_id"]))
     write_rights(connection, catalogue, CENTRAL_SITE, topology, {Owner(Right.SYNC): sync})
     queue_withheld(connection, catalogue, topology)
+    connection.execute("UPDATE sync_held SET ready = 1 WHERE code = ?", (Code.NOT_COLLECTED,))
     return topology

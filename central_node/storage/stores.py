@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from central_node.storage.copies import joined_id
 from central_node.storage.topology import store_name
 from engine.catalogue.model import Catalogue, Table
 from engine.errors import Code, Refused
@@ -109,7 +110,7 @@ def add_visibility(
         _edit(
             connection,
             f"INSERT INTO {visibility.name} (id, {visibility.store_column}, {column}) VALUES (?, ?, ?)",
-            (f"{subject_id}@{store_id}", store_id, subject_id),
+            (joined_id(subject_id, store_id), store_id, subject_id),
         )
     return {"table": subject.name, "id": subject_id, "store": store_id, "visible": True, "changed": is_new}
 

@@ -236,9 +236,9 @@ class Catalogue:
         return self._referring.get(table, ())
 
     def stays_while_used(self, table: Table) -> bool:
-        """Whether records of the table are not deleted while they are in use: central data that something may refer
-        to. They are switched off where the table has a column for that."""
-        if table.kind is not Kind.CENTRAL or table.parent:
+        """Whether records of the table are not deleted while they are in use: central data and stores that something
+        may refer to. They are switched off where the table has a column for that."""
+        if not (table.kind is Kind.CENTRAL or table.is_store_record) or table.parent:
             return False
         return any(referring.parent != table.name for referring, _ in self.referring_to(table.name))
 

@@ -62,7 +62,7 @@ class Rule(StrEnum):
     LOCAL_DATA_STAY = "local data never leave their site"
     CONFIGURATION_BY_COMMAND = "sites and copies of stores are changed with central-node commands only"
     SYNC_DATA_ON_CENTRAL = "dashboard reports are edited on the central node only"
-    IN_USE = "central data that other records refer to are not deleted; end those uses first"
+    IN_USE = "central data and stores that other records refer to are not deleted; end those uses first"
     ID_REQUIRED = "a record needs an id, a text of 1 to 200 bytes in UTF-8"
     ID_IMMUTABLE = "the id of a record cannot change; delete the record and insert another"
     ID_USED = "the id belongs to a record of another document or store, deleted or not; use a new id"

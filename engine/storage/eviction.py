@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from engine.catalogue.model import Catalogue, Table
+from engine.catalogue.model import Catalogue, Kind, Table
 from engine.rules.eviction import Fate
 from engine.storage.candidates import Documents
 from engine.storage.digests import DigestLedger
@@ -158,7 +158,7 @@ def evict_some(connection: sqlite3.Connection, catalogue: Catalogue, place: Plac
         place = Place(due)
     match place.phase:
         case Phase.DRAIN:
-            return _drain(connection, place)
+            return _drain(connection, catalogue, place)
         case Phase.JUDGE:
             return _judge(connection, catalogue, place, now)
         case Phase.MARK:
@@ -167,7 +167,7 @@ def evict_some(connection: sqlite3.Connection, catalogue: Catalogue, place: Plac
             return _clear(connection, catalogue, place, now)
 
 
-def _drain(connection: sqlite3.Connection, place: Place) -> Place:
+def _drain(connection: sqlite3.Connection, catalogue: Catalogue, place: Place) -> Place:
     query = "SELECT scope FROM sync_scope WHERE generation = ? AND position <= ?"
     closed = ", ".join(str(row[0]) for row in connection.execute(query, (CLOSED, place.due)))
     if not closed:
@@ -180,16 +180,17 @@ def _drain(connection: sqlite3.Connection, place: Place) -> Place:
     these, values = "(table_name, id) > (?, ?)", place.after
     if last is not None:
         these, values = f"{these} AND (table_name, id) <= (?, ?)", (*values, *last)
-    connection.execute(f"DELETE FROM sync_membership WHERE {these} AND scope IN ({closed})", values)
-    in_no_scope = (
-        "NOT EXISTS (SELECT 1 FROM sync_membership AS m WHERE m.table_name = sync_record.table_name"
-        " AND m.id = sync_record.id)"
-    )
+    member = "SELECT 1 FROM sync_membership AS m WHERE m.table_name = sync_record.table_name AND m.id = sync_record.id"
+    # A message that was in no scope before has lost none: it stays with whoever wrote it.
+    messages = ", ".join(f"'{table.name}'" for table in catalogue if table.kind is Kind.MESSAGE)
+    loses_one = f"(table_name NOT IN ({messages}) OR EXISTS ({member} AND m.scope IN ({closed})))"
     connection.execute(
         "INSERT INTO sync_left (table_name, id, root_id, number) SELECT table_name, id, root_id, ? FROM sync_record"
-        f" WHERE {these} AND deleted = 0 AND {in_no_scope} ON CONFLICT DO NOTHING",
+        f" WHERE {these} AND deleted = 0 AND NOT EXISTS ({member} AND m.scope NOT IN ({closed})) AND {loses_one}"
+        " ON CONFLICT DO NOTHING",
         (place.due, *values),
     )
+    connection.execute(f"DELETE FROM sync_membership WHERE {these} AND scope IN ({closed})", values)
     if last is not None:
         return place._replace(after=(last[0], last[1]))
     connection.execute(f"DELETE FROM sync_digest WHERE scope IN ({closed})")

@@ -195,7 +195,7 @@ def queue_again(connection: sqlite3.Connection, key: Key, root: Key, right: Owne
     connection.execute("UPDATE sync_counter SET last = last + 1")
     connection.execute(
         "INSERT INTO sync_outbox (table_name, id, root_table, root_id, store_id, token, queued_at, term, term_id)"
-        " SELECT ?, ?, ?, ?, iif(a.owner = 'store', a.key, ''), c.last, c.last, a.term, a.term_id"
+        " SELECT ?, ?, ?, ?, a.key, c.last, c.last, a.term, a.term_id"
         " FROM sync_counter AS c, sync_authority AS a WHERE a.owner = ? AND a.key = ?"
         " ON CONFLICT (table_name, id) DO UPDATE SET token = excluded.token",
         (*key, *root, right.right.value, right.key),

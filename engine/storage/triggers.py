@@ -29,7 +29,7 @@ from functools import cache
 
 from engine.catalogue.model import Catalogue, Column, ColumnType, Kind, Table
 from engine.limits import ID_BYTES_MAX
-from engine.rules.authority import RIGHT_OF_KIND, RIGHTS_PER_STORE, Right, Rule, rule_of
+from engine.rules.authority import RIGHT_OF_KIND, RIGHTS_PER_STORE, Rule, rule_of
 from engine.rules.topology import CONFIGURATION_TABLES
 from engine.storage.in_use import used
 from engine.storage.work import QUEUE, Processor
@@ -137,7 +137,7 @@ def _id_is_free(table: Table) -> Iterator[str]:
         for known in ("sync_outbox", "sync_record"):
             used = f"SELECT 1 FROM {known} WHERE {this} AND root_id IS NOT NEW.{table.parent_column}"
             yield _refuse(Rule.ID_USED, f"EXISTS ({used})")
-    elif RIGHT_OF_KIND[table.kind] is Right.STORE:
+    elif RIGHT_OF_KIND[table.kind] in RIGHTS_PER_STORE:
         used = f"SELECT 1 FROM sync_outbox WHERE {this} AND store_id IS NOT NEW.{table.store_column}"
         yield _refuse(Rule.ID_USED, f"EXISTS ({used})")
 
@@ -221,7 +221,7 @@ def _capture(catalogue: Catalogue, table: Table, row: str) -> Iterator[str]:
     root = catalogue.root_of(table)
     root_id = f"{row}.{table.parent_column}" if table.parent else f"{row}.id"
     key = _store_of(catalogue, table, row)
-    store = "a.key" if RIGHT_OF_KIND[root.kind] is Right.STORE else "''"
+    store = "a.key" if RIGHT_OF_KIND[root.kind] in RIGHTS_PER_STORE else "''"
     yield "UPDATE sync_counter SET last = last + 1"
     yield (
         "INSERT INTO sync_outbox (table_name, id, root_table, root_id, store_id, token, queued_at, term, term_id)\n"

@@ -111,6 +111,7 @@ def _insert_central_data(connection: sqlite3.Connection) -> None:
     for store in STORES:
         _insert(connection, "name", id=f"name-{store}", name=store, type="store")
         _insert(connection, "store", id=store, code=store, name=store, name_id=f"name-{store}", mode="store")
+    _insert(connection, "store", id="unused", code="unused", name="unused", name_id="name-far", mode="store")
     _insert(connection, "name_visibility", id="far@own", store_id="own", name_id="name-far", comment="c")
     _insert(connection, "item_visibility", id="item-1@own", store_id="own", item_id="item-1")
 

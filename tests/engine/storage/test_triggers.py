@@ -23,7 +23,7 @@ from tests.engine.storage.settings import EVERY_COMBINATION, EVERY_PAIR, Setting
 from tests.engine.storage.statements import Effect, Statement, every_statement
 
 CENTRAL_DATA: tuple[Key, ...] = (("unit", "unused"), ("item", "item-1"), ("name", "unused"))
-"""An item in use is switched off; units and names that are in use are not deleted (test_in_use.py)."""
+"""An item in use is switched off; units, names and stores that are in use are not deleted (test_in_use.py)."""
 CONFIGURATION: tuple[Key, ...] = (("site", "2"), ("store_copy", "own@1"))
 
 
@@ -53,7 +53,11 @@ class Target(NamedTuple):
         return f"{self.node}:{self.key[0]}:{self.key[1]}"
 
 
-STORE_RECORDS: tuple[Key, ...] = (("store", "far"), ("name_visibility", "far@own"), ("item_visibility", "item-1@own"))
+STORE_RECORDS: tuple[Key, ...] = (
+    ("store", "unused"),
+    ("name_visibility", "far@own"),
+    ("item_visibility", "item-1@own"),
+)
 TARGETS = (
     *(Target("site", key, False) for key in (*CENTRAL_DATA, *STORE_RECORDS, *CONFIGURATION, *store_data("far"))),
     *(Target("site", key, True) for key in store_data("own")),
