@@ -1,10 +1,13 @@
-"""What a change of the topology does: who gains and loses which scopes, and how many records are in them."""
+"""What a change of the topology does: who gains and loses which scopes and records, and how many."""
 
 import sqlite3
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Container
+from typing import Any, Literal
 
 from central_node.storage.copies import automatic_changes, visible_at, write_copies
+from central_node.storage.follow_up import queue_withheld
+from central_node.storage.routing import Router
 from engine.catalogue.model import Catalogue
 from engine.errors import Refused
 from engine.limits import COUNT_CAP
@@ -12,9 +15,15 @@ from engine.rules.copies import topology_faults
 from engine.rules.routing import subscriptions_of
 from engine.rules.topology import CopyType, Topology
 from engine.storage.configuration import read_topology
+from engine.storage.feeds import scopes_in_force
+from engine.storage.records import Key, read_rows
+from engine.storage.work import Processor
 
 Change = Callable[[sqlite3.Connection], dict[str, Any]]
 """A change inside a write transaction; returns what a person is told of it."""
+_MEMBERS = "SELECT count(*) FROM sync_record WHERE root_id <> '' AND root_id = ? AND id <> root_id AND deleted = 0"
+Moved = Counter[tuple[Literal["gains", "loses"], str]]
+"""(gains or loses, scope) -> records."""
 
 
 def change_topology(
@@ -31,7 +40,7 @@ def change_topology(
     Raises:
         Refused: by the change itself, or because the topology would break a rule; nothing is changed then.
     """
-    before = read_topology(connection)
+    before, waiting = read_topology(connection), _to_route(connection)
     connection.execute("SAVEPOINT change")
     told = change(connection)
     after = read_topology(connection)
@@ -40,7 +49,9 @@ def change_topology(
         after = read_topology(connection)
     if faults := topology_faults(after):
         raise Refused(faults[0].code, faults[0].says)
-    told |= {"copies": copies_changed(before, after), "sites": scopes_changed(connection, before, after)}
+    sites = scopes_changed(connection, before, after)
+    _add_records(sites, after, records_moved(connection, catalogue, after, set(waiting)))
+    told |= {"copies": copies_changed(before, after), "sites": sites}
     if dry_run:
         connection.execute("ROLLBACK TO change")
     connection.execute("RELEASE change")
@@ -68,6 +79,58 @@ def scopes_changed(connection: sqlite3.Connection, before: Topology, after: Topo
             counted = {"gains": _counted(connection, gains), "loses": _counted(connection, loses)}
             told.append({"site": site, "name": after.sites[site].name, **counted})
     return told
+
+
+def records_moved(
+    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, waiting: Container[Key]
+) -> Moved:
+    """What comes into scopes and leaves them because a change has documents routed again: those of which the visibility
+    or the store's setting for transactions has changed, the first COUNT_CAP of them.
+
+    Args:
+        connection: inside the transaction of the change.
+        catalogue: the tables.
+        topology: as it is after the change.
+        waiting: documents that were to be routed before it.
+    """
+    connection.execute("SAVEPOINT moved")
+    queue_withheld(connection, catalogue, topology)
+    roots = [key for key in _to_route(connection) if key not in waiting]
+    connection.execute("ROLLBACK TO moved")
+    connection.execute("RELEASE moved")
+    router, moved = Router(connection, catalogue, topology), Moved()
+    router.read(roots)
+    for key in roots:
+        row = read_rows(connection, catalogue[key[0]], [key[1]]).get(key[1])
+        if row is None:
+            continue
+        were, are = set(scopes_in_force(connection, key)), set(router.scopes(catalogue[key[0]], row))
+        records = 1 + int(connection.execute(_MEMBERS, (key[1],)).fetchone()[0])
+        for word, scopes in (("gains", are - were), ("loses", were - are)):
+            for scope in scopes:
+                moved[word, scope] += records  # type: ignore[index]
+    return moved
+
+
+def _to_route(connection: sqlite3.Connection) -> list[Key]:
+    query = f"SELECT table_name, id FROM sync_work WHERE processor = ? LIMIT {COUNT_CAP + 1}"
+    return [(row[0], row[1]) for row in connection.execute(query, (Processor.ROUTE,))]
+
+
+def _add_records(sites: list[dict[str, Any]], topology: Topology, moved: Moved) -> None:
+    """Tells each site that follows a scope before and after what it gains and loses in it."""
+    if not moved:
+        return
+    told = {site["site"]: site for site in sites}
+    for number in sorted(topology.sites):
+        site = told.get(number, {"site": number, "name": topology.sites[number].name, "gains": [], "loses": []})
+        others = {scope["scope"] for word in ("gains", "loses") for scope in site[word]}
+        kept = set(subscriptions_of(number, topology)) - others
+        for (word, scope), records in sorted(moved.items()):
+            if scope in kept:
+                site[word].append({"scope": scope, "records": records})
+        if number not in told and (site["gains"] or site["loses"]):
+            sites.append(site)
 
 
 def _same(site: int, before: Topology, after: Topology) -> bool:

@@ -13,7 +13,7 @@ from central_node.storage.copies import administering, put_copy
 from central_node.storage.effects import change_topology
 from central_node.storage.steps import refresh_topology
 from central_node.storage.stores import add_store, add_visibility, edit_store, list_visibility, remove_visibility
-from central_node.storage.topology import assign_store, set_sync_with
+from central_node.storage.topology import assign_store, include_transactions, set_sync_with
 from engine.errors import Code, Refused
 from engine.rules.copies import SyncWith
 from engine.rules.topology import CENTRAL_SITE, CopyType
@@ -268,3 +268,42 @@ def test_visibility_goes_to_the_site_where_its_store_is_active_and_nowhere_else(
     }
     stores = [{row[0] for row in site.rows("store")} for site in (owner, reader, stranger)]
     assert stores == [{"store-2"}, {"store-2", "store-3"}, {"store-4"}]
+
+
+def test_a_rehearsal_counts_records_that_move_within_what_a_site_follows(tmp_path: Path) -> None:
+    """A patient becomes visible; a store of the central leaves its transactions out."""
+    central = Central(tmp_path / "node-1.db")
+    home, visiting = (central.add(tmp_path, number) for number in (2, 3))
+    for site in (home, visiting):
+        synchronise(central, site)
+    home.execute("INSERT INTO patient (id, home_store_id) VALUES ('p', ?)", home.store)
+    synchronise(central, home)
+
+    def told(change: Change, dry_run: bool = True) -> list[tuple[int, str, str, int]]:
+        sites = central.write(lambda c: change_topology(c, central.catalogue, change, dry_run))["sites"]
+        central.topology = central.write(lambda c: refresh_topology(c, central.catalogue))
+        central.route()
+        return [
+            (site["site"], word, scope["scope"], scope["records"])
+            for site in sites
+            for word in ("gains", "loses")
+            for scope in site[word]
+        ]
+
+    visible = sees("p", visiting.store, "patient")
+    assert told(visible) == [(3, "gains", "patients/store-3", 1)] == told(visible, dry_run=False)
+    gone = sees_no_more("p", visiting.store, "patient")
+    assert told(gone) == [(3, "loses", "patients/store-3", 1)]
+    told(lambda c: add_store(c, "clinic", "", "dispensary", "clinic"), dry_run=False)
+    told(moves("clinic", CENTRAL_SITE), dry_run=False)
+    told(sees("clinic", visiting.store), dry_run=False)
+    told(collects("clinic", 3), dry_run=False)
+    central.execute("INSERT INTO stock_line (id, store_id) VALUES ('s', 'clinic')")
+    central.execute("INSERT INTO invoice (id, store_id) VALUES ('i', 'clinic')")
+    central.execute("INSERT INTO invoice_line (id, invoice_id) VALUES ('l', 'i')")
+    central.route()
+    left_out: Change = partial(include_transactions, store_id="clinic", included=False)
+    assert told(left_out) == [(3, "loses", "store/clinic", 3)]
+    assert synchronise(central, visiting).in_agreement and visiting.count("invoice_line") == 1
+    assert told(left_out, dry_run=False) == [(3, "loses", "store/clinic", 3)]
+    assert synchronise(central, visiting).in_agreement and visiting.count("invoice_line") == 0
