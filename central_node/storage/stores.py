@@ -102,6 +102,7 @@ def add_visibility(
         Refused: TABLE_WRONG for a table without visibility, RECORD_UNKNOWN, STORE_UNKNOWN, EDIT_REFUSED.
     """
     subject, subject_id = _subject(connection, catalogue, table, record_id)
+    _require_there(connection, subject, subject_id)
     store_name(connection, store_id)
     visibility, column = catalogue.visibility_of(subject)
     there = f"SELECT 1 FROM {visibility.name} WHERE {column} = ? AND {visibility.store_column} = ?"
@@ -118,7 +119,8 @@ def add_visibility(
 def remove_visibility(
     connection: sqlite3.Connection, catalogue: Catalogue, table: str, record_id: str, store_id: str
 ) -> dict[str, Any]:
-    """Takes the visibility of a record in a store away; harmless where it is not visible.
+    """Takes the visibility of a record in a store away; harmless where it is not visible. What is visible may be
+    deleted meanwhile.
 
     Raises:
         Refused: as `add_visibility`.
@@ -131,6 +133,8 @@ def remove_visibility(
         f"DELETE FROM {visibility.name} WHERE {column} = ? AND {visibility.store_column} = ?",
         (subject_id, store_id),
     )
+    if not gone:
+        _require_there(connection, subject, subject_id)
     return {"table": subject.name, "id": subject_id, "store": store_id, "visible": False, "changed": gone > 0}
 
 
@@ -167,9 +171,12 @@ def _subject(connection: sqlite3.Connection, catalogue: Catalogue, table: str, r
         record_id = str(connection.execute("SELECT name_id FROM store WHERE id = ?", (record_id,)).fetchone()[0])
         if not record_id:
             raise Refused(Code.RECORD_UNKNOWN, f"Store {name} has no name under which it can be visible.")
+    return subject, record_id
+
+
+def _require_there(connection: sqlite3.Connection, subject: Table, record_id: str) -> None:
     if connection.execute(f"SELECT 1 FROM {subject.name} WHERE id = ?", (record_id,)).fetchone() is None:
         raise Refused(Code.RECORD_UNKNOWN, f"There is no {subject.name} with the id {record_id!r}.")
-    return subject, record_id
 
 
 def _edit(connection: sqlite3.Connection, statement: str, values: tuple[str, ...]) -> int:

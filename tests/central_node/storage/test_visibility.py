@@ -19,6 +19,7 @@ from engine.rules.copies import SyncWith
 from engine.rules.topology import CENTRAL_SITE, CopyType
 from engine.rules.versions import Term
 from engine.storage.configuration import read_topology
+from engine.storage.records import applying
 from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import flaws, serving_central, settle
 from tests.engine.storage.nodes import undone
@@ -155,6 +156,19 @@ def test_what_there_is_not_cannot_be_visible(
         with pytest.raises(Refused) as refused:
             change(record, store, table)(central)
         assert refused.value.code is code
+
+
+def test_visibility_of_what_was_deleted_since_can_be_taken_away(central: sqlite3.Connection) -> None:
+    sees("item-1", "third", "item")(central)
+    central.execute("SAVEPOINT deleted")
+    with applying(central):
+        central.execute("DELETE FROM item WHERE id = 'item-1'")
+    assert [row["id"] for row in list_visibility(central, core_catalogue(), "item", "third")] == ["item-1"]
+    assert sees_no_more("item-1", "third", "item")(central)["changed"]
+    with pytest.raises(Refused) as refused:
+        sees_no_more("item-1", "third", "item")(central)
+    assert refused.value.code is Code.RECORD_UNKNOWN
+    central.execute("ROLLBACK TO deleted")
 
 
 def test_visibility_and_store_records_are_edited_on_the_primary_only(central: sqlite3.Connection) -> None:
