@@ -133,7 +133,7 @@ class Ingest:
         together = [change for _, changes, _ in candidates for change in changes]
         doubtful = doubtful_references(self._connection, self._catalogue, self._states, together)
         for document, changes, root_row in candidates:
-            missing = first_missing(changes, doubtful, self._accepted) if doubtful else None
+            missing = first_missing(self._connection, changes, doubtful, self._accepted) if doubtful else None
             if missing is not None:
                 says = f"{_name(document)} refers to {missing[0]} {missing[1][:ID_BYTES_MAX]}, which is not here yet."
                 self._hold(document, Reason(Code.MISSING_REFERENCE, says, missing))

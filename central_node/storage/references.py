@@ -37,11 +37,22 @@ def doubtful_references(
     return doubtful
 
 
-def first_missing(changes: Sequence[Change], doubtful: Collection[Key], accepted: Collection[Key]) -> Key | None:
-    """The first required reference of a document that is doubtful, was not accepted and is not part of it itself."""
+def first_missing(
+    connection: sqlite3.Connection, changes: Sequence[Change], doubtful: Collection[Key], accepted: Collection[Key]
+) -> Key | None:
+    """The first required reference of a document that is doubtful, was not accepted and is not part of it itself. A
+    reference that the record has here already was taken once: what it refers to was deleted so long ago since that it
+    is forgotten (F38)."""
     own = {(change.table.name, change.id) for change in changes}
     for change in changes:
         for key in change.required():
-            if key in doubtful and key not in accepted and key not in own:
+            if key in doubtful and key not in accepted and key not in own and not _has_already(connection, change, key):
                 return key
     return None
+
+
+def _has_already(connection: sqlite3.Connection, change: Change, target: Key) -> bool:
+    columns = [change.table.columns[place].name for place, table in change.table.required if table == target[0]]
+    these = " OR ".join(f"{column} = ?2" for column in columns)
+    query = f"SELECT 1 FROM {change.table.name} WHERE id = ?1 AND ({these})"
+    return connection.execute(query, (change.id, target[1])).fetchone() is not None

@@ -160,6 +160,8 @@ def _require_empty(
     told = f"Store {name} ({active.store_id}) is active at site {active.site}"
     if _has_records(connection, catalogue, active.store_id):
         raise Refused(Code.STORE_HAS_RECORDS, f"{told} and has records.")
+    if connection.execute("SELECT 1 FROM sync_held WHERE site = ?", (active.site,)).fetchone():
+        raise Refused(Code.STORE_HAS_RECORDS, f"{told}, of which documents are held here; they may be the store's.")
     is_collected = topology.copy_type(active.store_id, CENTRAL_SITE) in (CopyType.ACTIVE, CopyType.COLLECTOR)
     keeps_some = not is_collected or topology.withholds_transactions(active.store_id)
     seen = connection.execute(

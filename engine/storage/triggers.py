@@ -174,7 +174,8 @@ def _delete_checks(catalogue: Catalogue, table: Table, knows_replacing: bool) ->
         yield f"UPDATE {table.name} SET {table.active_column} = 0 WHERE id = OLD.id AND {condition}"
         yield f"SELECT RAISE(IGNORE) WHERE {condition}"
     elif catalogue.stays_while_used(table):
-        yield _refuse(Rule.IN_USE, f"NOT {_IS_REPLACING} AND {used(catalogue, table, 'OLD.id')}")
+        rule = Rule.STORE_STAYS if table.is_store_record else Rule.IN_USE
+        yield _refuse(rule, f"NOT {_IS_REPLACING} AND {used(catalogue, table, 'OLD.id')}")
     if table.final_column:  # also what only looks like a replacing: a final document is never deleted by mistake
         yield _refuse(Rule.FINAL_IS_FINAL, _is_final(table, "OLD"))
     yield from _parent_not_final(catalogue, table, "OLD")

@@ -283,3 +283,31 @@ def test_f38_a_tombstone_that_is_in_no_feed_is_remembered_as_long(central: Centr
     pass_days(central, 1, *sites.values())
     forget(central)
     assert central.count("sync_record", "id = 'u'") == 0
+
+
+def test_f26_what_was_taken_with_a_reference_goes_on_with_it_when_the_tombstone_is_forgotten(
+    central: Central, sites: dict[int, Site]
+) -> None:
+    """Stock of an item that is deleted meanwhile, and more than 400 days later somebody counts it again."""
+    site = sites[WRITES]
+
+    def agreed() -> bool:
+        return all(synchronise(central, node).in_agreement for _ in range(2) for node in sites.values())
+
+    site.put_stock("offline", item="unused")
+    site.put_invoice("offline", ["l"])
+    site.execute("UPDATE invoice_line SET item_id = 'unused' WHERE invoice_id = 'offline'")
+    central.execute("DELETE FROM item WHERE id = 'unused'")
+    assert agreed() and site.count("sync_hidden") == 1
+    for node in (central, *sites.values()):
+        pass_days(node, TOMBSTONE_DAYS + 1, *sites.values())
+    assert agreed()
+    assert forget(central) > 0 and central.count("sync_record", "table_name = 'item' AND deleted = 1") == 0
+    site.put_stock("offline", "counted again", item="unused")
+    site.execute("UPDATE invoice_line SET note = 'seen' WHERE invoice_id = 'offline'")
+    assert agreed()
+    assert central.execute("SELECT batch FROM stock_line WHERE id = 'offline'") == [("counted again",)]
+    assert central.execute("SELECT note FROM invoice_line WHERE invoice_id = 'offline'") == [("seen",)]
+    site.put_stock("new", item="unused")
+    synchronise(central, site)
+    assert central.execute("SELECT id, code FROM sync_held") == [("new", "MISSING_REFERENCE")], "that is a new use"

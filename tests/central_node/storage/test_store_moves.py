@@ -15,6 +15,7 @@ from engine.rules.topology import CENTRAL_SITE, CopyType
 from engine.storage.configuration import read_topology
 from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import NOW, serving_central
+from tests.partners import central_and_two_sites, push, synchronise
 
 STORE = "new"
 
@@ -51,6 +52,29 @@ def test_a_store_of_which_a_site_keeps_something_to_itself_does_not_move(
         assign(central, 3, CopyType.COLLECTOR)
     assert refused.value.code is Code.STORE_HAS_RECORDS
     assert read_topology(central).active_copies[STORE].site == 2
+
+
+def test_a_store_does_not_move_while_documents_of_its_site_are_held(tmp_path: Path) -> None:
+    """They may be its own: taken later, they would find that another site has the right to them."""
+    central, site, other = central_and_two_sites(tmp_path)
+    for node in (site, other):
+        synchronise(central, node)
+    site.put_stock("s", item="not there yet")
+    push(central, site)
+    central.execute("UPDATE central_site SET agreed = 1, waiting_to_push = 0")  # as its last report had it
+
+    def move() -> None:
+        central.write(
+            lambda c: assign_store(c, core_catalogue(), read_topology(c), site.store, other.number, CopyType.COLLECTOR)
+        )
+
+    with pytest.raises(Refused, match="documents are held here") as refused:
+        move()
+    assert refused.value.code is Code.STORE_HAS_RECORDS
+    site.execute("DELETE FROM stock_line")
+    push(central, site)
+    assert central.count("sync_held") == 0
+    move()
 
 
 @pytest.mark.parametrize(

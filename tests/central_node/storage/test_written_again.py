@@ -105,7 +105,7 @@ def test_a_store_that_has_copies_or_data_is_not_deleted(country: tuple[Central, 
     central, home, other, _ = country
     home.put_stock("s")
     agree(central, home)
-    with pytest.raises(sqlite3.IntegrityError, match="rule IN_USE"):
+    with pytest.raises(sqlite3.IntegrityError, match="rule STORE_STAYS"):
         central.execute("DELETE FROM store WHERE id = ?", STORE)
     central.make_primary(OTHER, term=2)
     agree(central, *country[1:])

@@ -170,7 +170,7 @@ def test_its_owner_can_and_every_edit_is_captured(owner: sqlite3.Connection, tab
     for sql, values in edits(table):
         expected = Rule.MESSAGE_IS_SENT.text if table.kind is Kind.MESSAGE else ""
         if table.is_store_record and sql.startswith("DELETE"):  # all that has a store refers to it
-            expected = Rule.IN_USE.text
+            expected = Rule.STORE_STAYS.text
         with undone(owner):
             assert execute(owner, sql, values) == expected
             assert ((table.name, id_of(table), root) in outbox(owner)) == (not expected)
