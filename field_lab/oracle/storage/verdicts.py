@@ -83,7 +83,10 @@ def _stands(table: str, data: DataType, numbers: list[int], primary: int) -> Ite
             yield from (_select(table, owner, relation, holds, f"{active} = {owner}") for owner in numbers)
         case Kind.PATIENT:
             relation, holds = _of_patients(table, data, primary)
-            yield from (_select(table, owner, relation, holds, f"{active} = {owner}") for owner in numbers)
+            for owner in numbers:
+                # Deleted by an earlier owner and referred to here: that the store came here since does not revive it.
+                hidden = f"SELECT id FROM node{owner}.sync_hidden WHERE table_name = '{table}' AND why = 'not_visible'"
+                yield _select(table, owner, relation, holds, f"{active} = {owner} AND r.id NOT IN ({hidden})")
         case _:
             yield from _without_owner(table, data, numbers)
 
