@@ -6,7 +6,7 @@ from collections.abc import Callable, Container
 from typing import Any, Literal
 
 from central_node.storage.copies import automatic_changes, visible_at, write_copies
-from central_node.storage.follow_up import queue_withheld
+from central_node.storage.follow_up import live_records, queue_withheld
 from central_node.storage.routing import Router
 from engine.catalogue.model import Catalogue
 from engine.errors import Refused
@@ -17,11 +17,10 @@ from engine.rules.topology import CopyType, Topology
 from engine.storage.configuration import read_topology
 from engine.storage.feeds import scopes_in_force
 from engine.storage.records import Key, read_rows
-from engine.storage.work import Processor
+from engine.storage.work import Processor, waiting_work
 
 Change = Callable[[sqlite3.Connection], dict[str, Any]]
 """A change inside a write transaction; returns what a person is told of it."""
-_MEMBERS = "SELECT count(*) FROM sync_record WHERE root_id <> '' AND root_id = ? AND id <> root_id AND deleted = 0"
 Moved = Counter[tuple[Literal["gains", "loses"], str]]
 """(gains or loses, scope) -> records."""
 
@@ -101,11 +100,12 @@ def records_moved(
     router, moved = Router(connection, catalogue, topology), Moved()
     router.read(roots)
     for key in roots:
-        row = read_rows(connection, catalogue[key[0]], [key[1]]).get(key[1])
+        root = catalogue[key[0]]
+        row = read_rows(connection, root, [key[1]]).get(key[1])
         if row is None:
             continue
-        were, are = set(scopes_in_force(connection, key)), set(router.scopes(catalogue[key[0]], row))
-        records = 1 + int(connection.execute(_MEMBERS, (key[1],)).fetchone()[0])
+        were, are = set(scopes_in_force(connection, key)), set(router.scopes(root, row))
+        records = len(live_records(connection, catalogue, root, key[1]))
         for word, scopes in (("gains", are - were), ("loses", were - are)):
             for scope in scopes:
                 moved[word, scope] += records  # type: ignore[index]
@@ -113,8 +113,7 @@ def records_moved(
 
 
 def _to_route(connection: sqlite3.Connection) -> list[Key]:
-    query = f"SELECT table_name, id FROM sync_work WHERE processor = ? LIMIT {COUNT_CAP + 1}"
-    return [(row[0], row[1]) for row in connection.execute(query, (Processor.ROUTE,))]
+    return [work.key for work in waiting_work(connection, COUNT_CAP) if work.processor is Processor.ROUTE]
 
 
 def _add_records(sites: list[dict[str, Any]], topology: Topology, moved: Moved) -> None:

@@ -154,14 +154,15 @@ def _route_again(
         if row is None:
             continue
         scopes = router.scopes(table, row)
-        for key, state in _live_records(connection, catalogue, table, record_id).items():
+        for key, state in live_records(connection, catalogue, table, record_id).items():
             member_of = record_id if catalogue.members_of(name) else ""
             same = Change(catalogue[key[0]], key[1], member_of, state.version, (), b"", state.hash)
             routed.append(Routed(same, scopes, state))
     return publish(connection, routed)
 
 
-def _live_records(connection: sqlite3.Connection, catalogue: Catalogue, root: Table, root_id: str) -> dict[Key, State]:
+def live_records(connection: sqlite3.Connection, catalogue: Catalogue, root: Table, root_id: str) -> dict[Key, State]:
+    """What is known of the records of a document that are not deleted."""
     keys = [(root.name, root_id)]
     names = {member.name for member in catalogue.members_of(root.name)}
     if names:

@@ -366,7 +366,7 @@ class Ingest:
         wake(self._connection, last)
         moved = publish(self._connection, list(last.values()))
         roots = [entry.change for entry in last.values() if not entry.change.table.parent]
-        as_they_were = ((c.table, self._roots.get((c.table.name, c.id))) for c in roots)
+        as_they_were = ((c.table, row) for c in roots if (row := self._roots.get((c.table.name, c.id))) is not None)
         queue_follow_up(self._connection, self._catalogue, [*((c.table, c.row) for c in roots), *as_they_were])
         return Ingested(self._outcomes, moved, len(last), {change.table.name for change in roots})
 
