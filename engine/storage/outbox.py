@@ -103,19 +103,21 @@ def _edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, reco
         f" WHERE {_PUSHED} ORDER BY queued_at LIMIT ?",
         (records,),
     ).fetchall()
-    found: dict[Key, list[tuple[Any, ...]]] = {}
+    documents, gathered = list[Edited](), set[Key]()
     for row in rows:
-        found.setdefault((row[0], row[1]), []).append(row)
-    documents = []
-    for (root_table, root_id), entries in found.items():
-        every = entries
-        if catalogue.members_of(root_table):
+        root_table, root_id, table, record_id, token, term, term_id, queued_at = row
+        root = catalogue[root_table]
+        if not catalogue.members_of(root_table):
+            entry = Entry(table, record_id, token)
+            documents.append(Edited(root, root_id, Term(term, term_id), queued_at, (entry,)))
+        elif (root_table, root_id) not in gathered:
+            gathered.add((root_table, root_id))
             every = connection.execute(
                 "SELECT root_table, root_id, table_name, id, token, term, term_id, queued_at FROM sync_outbox"
                 f" WHERE root_table = ? AND root_id = ? AND token <> framed_token AND {_KNOWN_THERE}",
                 (root_table, root_id),
             ).fetchall()
-        documents.append(_edited(catalogue[root_table], root_id, every))
+            documents.append(_edited(root, root_id, every))
     return documents
 
 
@@ -130,9 +132,6 @@ def every_change(connection: sqlite3.Connection, document: Edited) -> Edited:
 
 
 def _edited(root: Table, root_id: str, rows: list[tuple[Any, ...]]) -> Edited:
-    first = rows[0]
-    if len(rows) == 1:
-        return Edited(root, root_id, Term(first[5], first[6]), first[7], (Entry(*first[2:5]),))
     term = Term(*min(row[5:7] for row in rows))
     return Edited(root, root_id, term, min(row[7] for row in rows), tuple(Entry(*row[2:5]) for row in rows))
 
@@ -173,7 +172,10 @@ class Present:
 
     def are_unchanged(self, keys: Iterable[Key]) -> bool:
         """Whether each of these records is what both ends agreed on last, or was never there and is not now."""
-        return all(self._is_unchanged(key) for key in keys)
+        for key in keys:  # noqa: SIM110 - asked of every record that is sent: as a loop it takes half of the time
+            if not self._is_unchanged(key):
+                return False
+        return True
 
     def _is_unchanged(self, key: Key) -> bool:
         state, row = self.states.get(key), self._rows.get(key)

@@ -6,7 +6,7 @@ was framed is acknowledged and still the newest.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2
@@ -78,19 +78,20 @@ def _cut_documents(
             every_change(connection, document) if known.get(key, _NOTHING).disposition else document
             for key, document in zip(roots, edited, strict=True)
         ]
-    lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in edited if catalogue.members_of(d.root.name)}
-    keys = [entry[:2] for document in edited for entry in document.entries]
-    present = Present(connection, catalogue, [*keys, *roots, *(key for found in lost.values() for key in found)])
+    with_members = [document for document in edited if catalogue.members_of(document.root.name)]
+    lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in with_members}
+    lines = [entry[:2] for document in with_members for entry in document.entries]
+    present = Present(connection, catalogue, [*roots, *lines, *(key for found in lost.values() for key in found)])
     cuts, records, size = [], 0, 0
     some_held, some_unknown = holds_any(connection, site), has_unknown(connection)
-    for document in edited:
+    for key, document in zip(roots, edited, strict=True):
         try:
-            cut = _cut(connection, catalogue, document, present, known, lost.get((document.root.name, document.id), []))
+            cut = _cut(connection, catalogue, document, present, known.get(key, _NOTHING), lost.get(key, ()))
         except Unreadable as error:
             set_aside(connection, document, site, str(error), now)
             continue
         if some_held:
-            let_go(connection, [(document.root.name, document.id)], site)
+            let_go(connection, [key], site)
         if cut is None:
             forget(connection, document.entries)
             continue
@@ -112,13 +113,13 @@ def _cut(
     catalogue: Catalogue,
     document: Edited,
     present: Present,
-    known: dict[Key, Known],
-    lost: list[Key],
+    more: Known,
+    lost: Sequence[Key],
 ) -> Cut | None:
     """The document as it is now, or None when nothing of it differs from what the peer has."""
-    root_key = (document.root.name, document.id)
-    state, more = present.states.get(root_key), known.get(root_key, _NOTHING)
-    root_row = present.row(root_key)
+    root, root_key = document.root, (document.root.name, document.id)
+    members = catalogue.members_of(root.name)
+    state, root_row = present.states.get(root_key), present.row(root_key)
     acknowledged = state.version if state else NEVER
     known_there = more.in_flight or present.forgotten
     last_given = known_there if known_there.is_newer_than(acknowledged) else acknowledged
@@ -129,20 +130,20 @@ def _cut(
             for table, record_id in lost:
                 connection.execute(f"DELETE FROM {table} WHERE id = ?", (record_id,))
     keys: dict[Key, None] = {root_key: None}
-    for table, record_id, _ in document.entries:
-        keys[table, record_id] = None
+    if members:
+        keys |= dict.fromkeys(entry[:2] for entry in document.entries)
     if more == _NOTHING and present.are_unchanged(keys) and not _is_waited_for(catalogue, present, keys):
         return None
     version = next_version(last_given, document.term)
-    members = catalogue.members_of(document.root.name)
-    if root_row is None:
-        keys |= dict.fromkeys(lost)
-    elif whole and members:
-        every = [(member.name, row) for member in members for row in members_of(connection, member, document.id)]
-        present = Present(connection, catalogue, [root_key, *keys, *every])
-        keys |= dict.fromkeys(every)
-    if members and (beyond := read_beyond(connection)):
-        keys = {key: None for key in keys if key[0] not in beyond}
+    if members:
+        if root_row is None:
+            keys |= dict.fromkeys(lost)
+        elif whole:
+            every = [(member.name, row) for member in members for row in members_of(connection, member, document.id)]
+            present = Present(connection, catalogue, [*keys, *every])
+            keys |= dict.fromkeys(every)
+        if beyond := read_beyond(connection):
+            keys = {key: None for key in keys if key[0] not in beyond}
     changes = [present.change(key, document.id if members else "", version) for key in keys]
     if root_row is None:
         changes = [change._replace(row=None, unknown=b"") for change in changes]

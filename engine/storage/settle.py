@@ -66,29 +66,44 @@ def _is_refused(outcome: session_pb2.Outcome) -> bool:
     return outcome.disposition == session_pb2.DISPOSITION_HELD and outcome.code == Code.NO_AUTHORITY
 
 
-_CARRIED = (
-    "f.frame <= ?1 AND EXISTS (SELECT 1 FROM sync_in_flight AS g WHERE g.frame = ?1"
-    " AND g.table_name = f.root_table AND g.id = f.root_id AND g.document {which})"
-)
-"""What a frame and those before it carry of some documents of that frame, each of which has its root in it."""
+_CARRIED = "sync_in_flight AS f NOT INDEXED WHERE"
+"""By frame, not by record: SQLite would read everything that is under way for a part of it."""
+
+
+def _carried_by(connection: sqlite3.Connection, frame: int, which: str) -> str:
+    """A condition on what a frame (?1) and those before it carry of some documents of that frame, each of which has its
+    root in it. Frames before it are there seldom: only as long as something of them is held.
+
+    Args:
+        connection: to the node's database.
+        frame: the number of the frame.
+        which: a condition on the place of a document in the frame.
+    """
+    earlier = "SELECT 1 FROM sync_in_flight WHERE frame < ? LIMIT 1"
+    if connection.execute(earlier, (frame,)).fetchone() is None:
+        return f"f.frame = ?1 AND f.document {which}"
+    return (
+        "f.frame <= ?1 AND EXISTS (SELECT 1 FROM sync_in_flight AS g"
+        f" WHERE g.frame = ?1 AND g.table_name = f.root_table AND g.id = f.root_id AND g.document {which})"
+    )
 
 
 def _settle_applied(connection: sqlite3.Connection, frame: int, which: str, site: int, epoch: str) -> int:
     """The peer has those documents of the frame: their states become the agreed ones, their changes are forgotten;
-    returns how many records. `which`: a condition on the place of a document in the frame.
+    returns how many records. `which`: as for `_carried_by`.
 
     It then has what earlier frames carried of them too: a version is applied only on top of the one that it continues,
     and a document that was held comes again whole.
     """
-    carried = f"sync_in_flight AS f WHERE {_CARRIED.format(which=which)}"
-    _settle_digests(connection, frame, which)
-    query = f"SELECT count(*) FROM (SELECT DISTINCT f.table_name, f.id FROM {carried})"
+    carried = _carried_by(connection, frame, which)
+    _settle_digests(connection, frame, carried)
+    query = f"SELECT count(*) FROM (SELECT DISTINCT f.table_name, f.id FROM {_CARRIED} {carried})"
     (records,) = connection.execute(query, (frame,)).fetchone()
     connection.execute(
         "INSERT INTO sync_record (table_name, id, root_id, term, term_id, counter, hash, deleted, acked_frame, token,"
         " writer_site, writer_epoch, deleted_on) SELECT f.table_name, f.id, f.member_of, f.term, f.term_id, f.counter,"
         " f.hash, f.deleted, ?1, f.token, ?2, ?3, iif(f.deleted, (SELECT number FROM sync_day), 0)"
-        f" FROM {carried} ORDER BY f.frame"
+        f" FROM {_CARRIED} {carried} ORDER BY f.frame"
         " ON CONFLICT (table_name, id) DO UPDATE SET term = excluded.term,"
         " term_id = excluded.term_id, counter = excluded.counter, hash = excluded.hash, deleted = excluded.deleted,"
         " acked_frame = excluded.acked_frame, token = excluded.token, writer_site = excluded.writer_site,"
@@ -97,22 +112,23 @@ def _settle_applied(connection: sqlite3.Connection, frame: int, which: str, site
     )
     connection.execute(
         # Of every frame: a later one may carry the record again only because its document had another change.
-        f"DELETE FROM sync_outbox WHERE (table_name, id, token) IN (SELECT f.table_name, f.id, f.token FROM {carried})",
+        "DELETE FROM sync_outbox WHERE (table_name, id, token) IN"
+        f" (SELECT f.table_name, f.id, f.token FROM {_CARRIED} {carried})",
         (frame,),
     )
-    connection.execute(
-        "DELETE FROM sync_outcome WHERE frame <= ?1 AND (root_table, root_id) IN"
-        f" (SELECT root_table, root_id FROM sync_in_flight WHERE frame = ?1 AND document {which})",
-        (frame,),
-    )
+    if connection.execute("SELECT 1 FROM sync_outcome LIMIT 1").fetchone() is not None:
+        connection.execute(
+            "DELETE FROM sync_outcome WHERE frame <= ?1 AND (root_table, root_id) IN"
+            f" (SELECT root_table, root_id FROM sync_in_flight WHERE frame = ?1 AND document {which})",
+            (frame,),
+        )
     # What of earlier frames is carried is told by the frame's own entries: they go last.
-    earlier = f"DELETE FROM sync_in_flight AS f WHERE f.frame < ?1 AND {_CARRIED.format(which=which)}"
-    connection.execute(earlier, (frame,))
+    connection.execute(f"DELETE FROM {_CARRIED} {carried} AND f.frame < ?1", (frame,))
     connection.execute(f"DELETE FROM sync_in_flight WHERE frame = ?1 AND document {which}", (frame,))
     return int(records)
 
 
-def _settle_digests(connection: sqlite3.Connection, frame: int, which: str) -> None:
+def _settle_digests(connection: sqlite3.Connection, frame: int, carried: str) -> None:
     """Takes what was agreed on before out of the digests of the scopes that a record is in, and puts the newest in."""
     newest = {
         row[:3]: row[3:]
@@ -120,7 +136,7 @@ def _settle_digests(connection: sqlite3.Connection, frame: int, which: str) -> N
             "SELECT m.scope, f.table_name, f.id, f.hash, f.deleted, r.hash, r.deleted FROM sync_in_flight AS f"
             " CROSS JOIN sync_membership AS m ON m.table_name = f.table_name AND m.id = f.id"
             " LEFT JOIN sync_record AS r ON r.table_name = f.table_name AND r.id = f.id"
-            f" WHERE {_CARRIED.format(which=which)} ORDER BY f.frame",
+            f" WHERE {carried} ORDER BY f.frame",
             (frame,),
         )
     }
