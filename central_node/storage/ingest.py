@@ -16,6 +16,7 @@ tombstone of a document that never got here ends it (F4).
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2, session_pb2
@@ -128,10 +129,11 @@ class Ingest:
             judged = self._judge(document)
             if isinstance(judged, tuple):
                 changes, root_row = judged
-                changes = kept_in_use(self._connection, self._catalogue, changes, self._roots.get(document.key))
+                if changes[0].row is None:
+                    changes = kept_in_use(self._connection, self._catalogue, changes, self._roots.get(document.key))
                 candidates.append((document, changes, changes[0].row or root_row))
-        together = [change for _, changes, _ in candidates for change in changes]
-        doubtful = doubtful_references(self._connection, self._catalogue, self._states, together)
+        together = chain.from_iterable(changes for _, changes, _ in candidates)
+        doubtful = doubtful_references(self._connection, self._catalogue, self._states, list(together))
         for document, changes, root_row in candidates:
             missing = first_missing(self._connection, changes, doubtful, self._accepted) if doubtful else None
             if missing is not None:
@@ -151,8 +153,9 @@ class Ingest:
             if table not in self._catalogue.tables:
                 continue
             roots.setdefault(table, []).append(root_id)
-            for record in document.message.records:
-                keys.append((record.table or table, record.id or root_id))
+            keys.append(document.key)
+            if len(document.message.records) > 1:
+                keys += [(record.table or table, record.id or root_id) for record in document.message.records]
         self._router.read((table, root_id) for table, ids in roots.items() for root_id in ids)
         self._states = read_states(self._connection, keys)
         for table, ids in roots.items():
@@ -170,14 +173,13 @@ class Ingest:
         except Unreadable as error:
             self._hold(document, Reason(Code.UNREADABLE, f"{_name(document)} cannot be read: {error}."))
             return None
-        root = self._catalogue[document.message.table]
-        root_row = changes[0].row if changes[0].row is not None else self._roots.get(document.key)
+        root, stored = changes[0].table, self._roots.get(document.key)
+        root_row = changes[0].row if changes[0].row is not None else stored
         if root_row is None:
             return self._judge_unknown(document, changes)
-        stored = self._roots.get(document.key)
         refusal = self._refusal(root, root_row, document.version, stored is None)
-        if refusal is None and stored is not None:
-            refusal = self._refusal(root, stored, document.version, is_new=False)
+        if stored is not None:
+            refusal = refusal or self._refusal(root, stored, document.version, is_new=False)
         if refusal is not None:
             self._hold(document, Reason(refusal[0], f"{_name(document)} {refusal[1]}"))
             return None
@@ -211,6 +213,8 @@ class Ingest:
         version, stored = document.version, self._version_of(document.key)
         held = self._held.get(document.key)
         base = document.base
+        if base == stored and held is None and document.key not in self._damaged and version.is_newer_than(stored):
+            return changes, root_row  # most documents
         if held is not None and base == held.version:
             if not document.message.whole:
                 self._say(document, session_pb2.DISPOSITION_NEED_WHOLE)
@@ -251,28 +255,25 @@ class Ingest:
         return state.version if state is not None else NEVER
 
     def _changes(self, document: Pushed) -> list[Change]:
-        message = document.message
-        root = self._catalogue.tables.get(message.table)
+        name, document_id = document.key
+        root = self._catalogue.tables.get(name)
         if root is None or root.parent:
-            raise Unreadable(f"this program knows no documents of the table {message.table[:60]!r}")
-        records = list(message.records)
-        if not records or not message.id or records[0].table or records[0].id:
+            raise Unreadable(f"this program knows no documents of the table {name[:60]!r}")
+        records = list(document.message.records)
+        if not records or not document_id or records[0].table or records[0].id:
             raise Unreadable("the root record does not come first")
-        for record in records:
-            if len((record.id or message.id).encode()) > ID_BYTES_MAX:
-                raise Unreadable(f"an id has more than {ID_BYTES_MAX} bytes")
         if max(document.version) >= 1 << 63:
             raise Unreadable("its version is beyond 2^63")
-        members = self._catalogue.members_of(message.table)
-        root_id = message.id if members else ""
-        changes = [self._change(document, root, records[0], message.id, root_id)]
+        members = self._catalogue.members_of(name)
+        root_id = document_id if members else ""
+        changes = [self._change(document, root, records[0], document_id, root_id)]
         if len(records) > 1:
             by_name = {table.name: table for table in members}
             for record in records[1:]:
-                name = record.table or message.table
-                if name not in by_name:
-                    raise Unreadable(f"{name[:60]!r} is no table of its lines")
-                changes.append(self._change(document, by_name[name], record, record.id or message.id, root_id))
+                of_table = record.table or name
+                if of_table not in by_name:
+                    raise Unreadable(f"{of_table[:60]!r} is no table of its lines")
+                changes.append(self._change(document, by_name[of_table], record, record.id or document_id, root_id))
         return changes if changes[0].row is not None else self._with_every_line(document, changes)
 
     def _with_every_line(self, document: Pushed, changes: list[Change]) -> list[Change]:
@@ -305,6 +306,8 @@ class Ingest:
         version = document.version
         row: Row | None = None
         unknown = canonical = b""
+        if len(record_id.encode()) > ID_BYTES_MAX:
+            raise Unreadable(f"an id has more than {ID_BYTES_MAX} bytes")
         if table.parent:
             state = self._states.get((table.name, record_id))
             if state is not None and state.root_id != root_id:

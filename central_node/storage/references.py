@@ -1,6 +1,7 @@
 """Required references of pushed documents: which of them are not here (F26)."""
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from engine.catalogue.model import Catalogue
@@ -18,22 +19,20 @@ def doubtful_references(
         known: the keys of changes whose records are here already, deleted or not.
         changes: what came together.
     """
-    wanted: dict[str, set[str]] = {}
+    wanted, arriving = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
     for change in changes:
-        if change.row is None:
-            continue
-        for place, table in change.table.required:
-            if target := change.row[place]:
-                wanted.setdefault(table, set()).add(str(target))
-    arriving = {(change.table.name, change.id) for change in changes if change.table.name in wanted}
+        arriving[change.table.name].add(change.id)
+        if change.row is not None:
+            for place, table in change.table.required:
+                if target := change.row[place]:
+                    wanted[table].add(str(target))
     doubtful: set[Key] = set()
     for table, ids in wanted.items():
-        elsewhere = sorted(record_id for record_id in ids if (table, record_id) not in arriving)
-        there = exists(connection, catalogue[table], elsewhere)
-        for record_id in ids:
-            key = (table, record_id)
-            if key not in known if key in arriving else record_id not in there:
-                doubtful.add(key)
+        coming = ids & arriving.get(table, set())
+        elsewhere = ids - coming
+        missing = elsewhere - exists(connection, catalogue[table], sorted(elsewhere))
+        doubtful.update((table, record_id) for record_id in missing)
+        doubtful.update((table, record_id) for record_id in coming if (table, record_id) not in known)
     return doubtful
 
 

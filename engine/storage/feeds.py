@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from engine.limits import COUNT_CAP
+from engine.storage.bulk import insert_rows
 from engine.storage.digests import DigestLedger
 from engine.storage.records import Change, Key, State, by_table, chunks
 from engine.storage.scopes import scope_numbers
@@ -102,12 +103,13 @@ def _memberships(connection: sqlite3.Connection, keys: Iterable[Key]) -> dict[Ke
 
 
 def _write_entries(connection: sqlite3.Connection, entries: Sequence[tuple[object, ...]]) -> None:
-    connection.executemany(
-        "INSERT INTO sync_membership (table_name, id, scope, position, root_id, state, ended_on)"
-        " VALUES (?, ?, ?, ?, ?, ?, iif(?, (SELECT number FROM sync_day), 0))"
-        " ON CONFLICT (table_name, id, scope) DO UPDATE SET position = excluded.position,"
-        " state = excluded.state, ended_on = excluded.ended_on",
+    insert_rows(
+        connection,
+        "INSERT INTO sync_membership (table_name, id, scope, position, root_id, state, ended_on)",
+        "(?, ?, ?, ?, ?, ?, iif(?, (SELECT number FROM sync_day), 0))",
         entries,
+        "ON CONFLICT (table_name, id, scope) DO UPDATE SET position = excluded.position,"
+        " state = excluded.state, ended_on = excluded.ended_on",
     )
 
 

@@ -144,17 +144,17 @@ class Present:
         self._catalogue = catalogue
         self.states: dict[Key, State] = read_states(connection, every)
         self.forgotten = last_forgotten(connection)
-        self._rows: dict[Key, Row] = {}
+        self.rows: dict[Key, Row] = {}
         self._unknown: dict[Key, bytes] = {}
         for name, ids in by_table(every).items():
             table = catalogue[name]
-            self._rows.update(((name, record_id), row) for record_id, row in read_rows(connection, table, ids).items())
+            self.rows.update(((name, record_id), row) for record_id, row in read_rows(connection, table, ids).items())
             kept = read_unknown(connection, table, ids)
             self._unknown.update(((name, record_id), fields) for record_id, fields in kept.items())
 
     def row(self, key: Key) -> Row | None:
         """The row, or None where there is none."""
-        return self._rows.get(key)
+        return self.rows.get(key)
 
     def unknown(self, key: Key) -> bytes:
         """The unknown fields kept beside the row."""
@@ -163,7 +163,7 @@ class Present:
     def change(self, key: Key, root_id: str, version: Version) -> Change:
         """The record as a change of that version. Raises Unreadable when its row does not fit the catalogue."""
         table, record_id = self._catalogue[key[0]], key[1]
-        row, unknown = self._rows.get(key), self._unknown.get(key, b"")
+        row, unknown = self.rows.get(key), self._unknown.get(key, b"")
         if row is None:
             return Change(table, record_id, root_id, version, None, unknown, record_hash(*key, *version, b""))
         known = codec(table).encode(row)
@@ -172,13 +172,11 @@ class Present:
 
     def are_unchanged(self, keys: Iterable[Key]) -> bool:
         """Whether each of these records is what both ends agreed on last, or was never there and is not now."""
-        for key in keys:  # noqa: SIM110 - asked of every record that is sent: as a loop it takes half of the time
-            if not self._is_unchanged(key):
-                return False
-        return True
+        return all(self.is_unchanged(key) for key in keys)
 
-    def _is_unchanged(self, key: Key) -> bool:
-        state, row = self.states.get(key), self._rows.get(key)
+    def is_unchanged(self, key: Key) -> bool:
+        """The same of one record."""
+        state, row = self.states.get(key), self.rows.get(key)
         if state is None or state.deleted or row is None:
             return row is None and (state is None or state.deleted)
         try:

@@ -18,11 +18,22 @@ from engine.limits import DOCUMENT_BYTES_MAX, FRAME_BYTES, FRAME_RECORDS
 from engine.rules.topology import CENTRAL_SITE
 from engine.rules.versions import NEVER, Version, next_version
 from engine.session.frames import pack, to_wire
+from engine.storage.bulk import insert_rows
 from engine.storage.chain import append, last_link, last_number, leave_overtaken_lane
 from engine.storage.held import holds_any, let_go
 from engine.storage.outbox import Edited, Present, edited_documents, every_change, forget, orphans, read_beyond
 from engine.storage.parts import LANE_FRAME, Body, body_for, open_body
-from engine.storage.records import Change, Key, applying, by_table, chunks, forget_unknown, has_unknown, members_of
+from engine.storage.records import (
+    Change,
+    Key,
+    State,
+    applying,
+    by_table,
+    chunks,
+    forget_unknown,
+    has_unknown,
+    members_of,
+)
 
 
 class Cut(NamedTuple):
@@ -86,7 +97,10 @@ def _cut_documents(
     some_held, some_unknown = holds_any(connection, site), has_unknown(connection)
     for key, document in zip(roots, edited, strict=True):
         try:
-            cut = _cut(connection, catalogue, document, present, known.get(key, _NOTHING), lost.get(key, ()))
+            if key not in present.states and key not in known and key not in lost and key in present.rows:
+                cut: Cut | None = _cut_new(document, present, key)
+            else:
+                cut = _cut(connection, catalogue, document, present, known.get(key, _NOTHING), lost.get(key, ()))
         except Unreadable as error:
             set_aside(connection, document, site, str(error), now)
             continue
@@ -108,6 +122,15 @@ def _cut_documents(
     return sorted(cuts, key=lambda cut: (catalogue.order[cut.edited.root.name], cut.edited.queued_at))
 
 
+def _cut_new(document: Edited, present: Present, key: Key) -> Cut:
+    """A document of one record that never had lines and of which the peer has never heard: most are. It is what `_cut`
+    would make of it, in half of the time."""
+    change = present.change(key, "", next_version(present.forgotten, document.term))
+    message = document_pb2.Document(table=key[0], id=key[1], version=to_wire(change.version), whole=True)
+    message.records.add(content=change.content)
+    return Cut(document, [change], message)
+
+
 def _cut(
     connection: sqlite3.Connection,
     catalogue: Catalogue,
@@ -119,31 +142,25 @@ def _cut(
     """The document as it is now, or None when nothing of it differs from what the peer has."""
     root, root_key = document.root, (document.root.name, document.id)
     members = catalogue.members_of(root.name)
-    state, root_row = present.states.get(root_key), present.row(root_key)
-    acknowledged = state.version if state else NEVER
-    known_there = more.in_flight or present.forgotten
-    last_given = known_there if known_there.is_newer_than(acknowledged) else acknowledged
-    whole = bool(more.disposition) or (more.in_flight is None and (state is None or state.deleted))
-    base = acknowledged if more.disposition else (more.in_flight or acknowledged)
+    state = present.states.get(root_key)
+    base, last_given, whole = _continued(state, more, present.forgotten)
+    root_row = present.row(root_key)
     if lost and root_row is None:
         with applying(connection):
             for table, record_id in lost:
                 connection.execute(f"DELETE FROM {table} WHERE id = ?", (record_id,))
-    keys: dict[Key, None] = {root_key: None}
-    if members:
-        keys |= dict.fromkeys(entry[:2] for entry in document.entries)
+    keys: dict[Key, None] = {root_key: None} | dict.fromkeys(entry[:2] for entry in document.entries)
     if more == _NOTHING and present.are_unchanged(keys) and not _is_waited_for(catalogue, present, keys):
         return None
     version = next_version(last_given, document.term)
-    if members:
-        if root_row is None:
-            keys |= dict.fromkeys(lost)
-        elif whole:
-            every = [(member.name, row) for member in members for row in members_of(connection, member, document.id)]
-            present = Present(connection, catalogue, [*keys, *every])
-            keys |= dict.fromkeys(every)
-        if beyond := read_beyond(connection):
-            keys = {key: None for key in keys if key[0] not in beyond}
+    if root_row is None:
+        keys |= dict.fromkeys(lost)
+    elif whole and members:
+        every = [(member.name, row) for member in members for row in members_of(connection, member, document.id)]
+        present = Present(connection, catalogue, [root_key, *keys, *every])
+        keys |= dict.fromkeys(every)
+    if members and (beyond := read_beyond(connection)):
+        keys = {key: None for key in keys if key[0] not in beyond}
     changes = [present.change(key, document.id if members else "", version) for key in keys]
     if root_row is None:
         changes = [change._replace(row=None, unknown=b"") for change in changes]
@@ -151,6 +168,17 @@ def _cut(
     if more.disposition and more.in_flight is not None:
         message.held.CopyFrom(to_wire(more.in_flight))
     return Cut(document, changes, message)
+
+
+def _continued(state: State | None, more: Known, forgotten: Version) -> tuple[Version, Version, bool]:
+    """(the version that the peer has and the document continues, the last one that was given, whether all of it goes
+    along: what the peer lacks, or did not apply)."""
+    acknowledged = state.version if state is not None else NEVER
+    known_there = more.in_flight or forgotten
+    last_given = known_there if known_there.is_newer_than(acknowledged) else acknowledged
+    whole = bool(more.disposition) or (more.in_flight is None and (state is None or state.deleted))
+    base = acknowledged if more.disposition else (more.in_flight or acknowledged)
+    return base, last_given, whole
 
 
 def _is_waited_for(catalogue: Catalogue, present: Present, keys: Iterable[Key]) -> bool:
@@ -242,7 +270,7 @@ def _note_in_flight(connection: sqlite3.Connection, number: int, cuts: list[Cut]
         for place, cut in enumerate(cuts)
         for c in cut.changes
     ]  # fmt: skip
-    connection.executemany("INSERT INTO sync_in_flight VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    insert_rows(connection, "INSERT INTO sync_in_flight", "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     connection.execute(
         # Nothing can have been edited since the outbox was read: that was in this transaction.
         "UPDATE sync_outbox SET framed_token = token WHERE (table_name, id) IN"

@@ -21,6 +21,7 @@ from engine.rules.authority import Owner, owner_of
 from engine.rules.eviction import outlives_delete
 from engine.rules.versions import Version
 from engine.session.frames import from_wire
+from engine.storage.bulk import insert_rows
 from engine.storage.chain import last_number
 from engine.storage.configuration import TOPOLOGY_TABLES, read_rights, read_topology, write_rights
 from engine.storage.digests import DigestLedger
@@ -382,8 +383,8 @@ def _join_scopes(
             before.setdefault(key, []).append(record.scope)
             if live_hash is not None:
                 ledger.add(record.scope, key[0], live_hash)
-    connection.executemany(
-        "INSERT OR IGNORE INTO sync_membership (table_name, id, scope, root_id) VALUES (?, ?, ?, ?)", joined
+    insert_rows(
+        connection, "INSERT OR IGNORE INTO sync_membership (table_name, id, scope, root_id)", "(?, ?, ?, ?)", joined
     )
     connection.executemany("DELETE FROM sync_membership WHERE table_name = ? AND id = ? AND scope = ?", ended)
     if connection.execute(f"SELECT 1 FROM sync_membership WHERE state = {MARKED} LIMIT 1").fetchone():

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from engine.catalogue.codec import Unreadable
 from engine.catalogue.model import Row, Table
 from engine.rules.versions import Version
+from engine.storage.bulk import insert_rows
 
 Key = tuple[str, str]
 """(table name, id)."""
@@ -150,11 +151,12 @@ def members_of(connection: sqlite3.Connection, member: Table, root_id: str) -> l
 
 
 @cache
-def _upsert(table: Table) -> str:
+def _upsert(table: Table) -> tuple[str, str, str]:
+    """(up to VALUES, the values of a row, what follows them)."""
     columns = ", ".join(table.column_names)
     marks = ", ".join("?" * len(table.columns))
     updates = ", ".join(f"{name} = excluded.{name}" for name in table.column_names[1:])
-    return f"INSERT INTO {table.name} ({columns}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {updates}"
+    return f"INSERT INTO {table.name} ({columns})", f"({marks})", f"ON CONFLICT (id) DO UPDATE SET {updates}"
 
 
 def write_changes(connection: sqlite3.Connection, changes: Iterable[Change], writer: Writer) -> None:
@@ -171,7 +173,8 @@ def write_changes(connection: sqlite3.Connection, changes: Iterable[Change], wri
             unknown.append((table.name, record_id, fields))
         states.append((table.name, record_id, root_id, *version, hashed, row is None, *writer))
     for table, rows in puts.items():
-        connection.executemany(_upsert(table), rows)
+        into, values, then = _upsert(table)
+        insert_rows(connection, into, values, rows, then)
     for table, ids in deletes.items():
         connection.executemany(f"DELETE FROM {table.name} WHERE id = ?", ids)
     write_states(connection, states)
@@ -190,14 +193,15 @@ def forget_unknown(connection: sqlite3.Connection, changes: Iterable[Change]) ->
 
 def write_states(connection: sqlite3.Connection, states: Sequence[tuple[object, ...]]) -> None:
     """Writes states: (table, id, root id, term, term id, counter, hash, deleted, site, epoch)."""
-    connection.executemany(
-        "INSERT INTO sync_record (table_name, id, root_id, term, term_id, counter, hash, deleted,"
-        " writer_site, writer_epoch, deleted_on) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,"
-        " iif(?8, (SELECT number FROM sync_day), 0))"
-        " ON CONFLICT (table_name, id) DO UPDATE SET term = excluded.term, term_id = excluded.term_id,"
+    insert_rows(
+        connection,
+        "INSERT INTO sync_record (table_name, id, root_id, term, term_id, counter, hash, deleted, writer_site,"
+        " writer_epoch, deleted_on)",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, iif(?, (SELECT number FROM sync_day), 0))",
+        [(*state, state[7]) for state in states],
+        "ON CONFLICT (table_name, id) DO UPDATE SET term = excluded.term, term_id = excluded.term_id,"
         " counter = excluded.counter, hash = excluded.hash, deleted = excluded.deleted,"
         " writer_site = excluded.writer_site, writer_epoch = excluded.writer_epoch, deleted_on = excluded.deleted_on",
-        states,
     )
 
 
