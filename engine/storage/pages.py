@@ -4,8 +4,7 @@ Pages are read in the order of record positions. For every document touched, all
 subscriber's position go along, from the same snapshot, so that no page shows half a document; the subscriber's position
 moves to the last *paged* position only, so that nothing is passed. Entries sent ahead come again and change nothing.
 
-What the subscriber wrote itself travels as (key, version, hash) without content: it proves agreement, or makes the
-subscriber ask for the document (F8).
+What the subscriber wrote itself travels as (key, version, hash) without content (echoes.py).
 """
 
 import sqlite3
@@ -18,9 +17,10 @@ from engine.catalogue.codec import Unreadable, codec
 from engine.catalogue.model import Catalogue
 from engine.limits import COUNT_CAP, FRAME_BYTES, ID_BYTES_MAX
 from engine.session.frames import to_wire
+from engine.storage.echoes import echoes_of
 from engine.storage.feeds import LEAVE, PUT, heads
 from engine.storage.outbox import Present
-from engine.storage.records import Key, State, Writer, chunks
+from engine.storage.records import Key, State, Writer, chunks, read_states
 from engine.storage.wants import read_wants
 
 # The conditions of the partial indexes are repeated: without them SQLite reads all feeds for every page. They come
@@ -230,16 +230,24 @@ def _section(
     section.left.extend(
         document_pb2.RecordKey(table=entry.table, id=entry.id) for entry in entries if entry.state == LEAVE
     )
-    keys = [(e.table, e.id) for e in entries if e.state != LEAVE and e.table in tables]
-    present = Present(connection, catalogue, keys)
+    shown = [entry for entry in entries if entry.state != LEAVE and entry.table in tables]
+    states = read_states(connection, [(entry.table, entry.id) for entry in shown])
+    damaged = {*read_wants(connection)}  # they come with new positions when they are mended (F43)
+    own: dict[Key, State] = {}
     groups: dict[Key, list[Key]] = {}
-    for entry in entries:
-        if entry.state != LEAVE and entry.table in tables:
-            key = (entry.table, entry.id)
-            root = (_root_table(catalogue, entry), entry.root_id) if entry.root_id else key
-            groups.setdefault(root, []).append(key)
-    for damaged in read_wants(connection):  # they come with new positions when they are mended (F43)
-        groups.pop(damaged, None)
+    for entry in shown:
+        key = (entry.table, entry.id)
+        if entry.root_id:
+            groups.setdefault((_root_table(catalogue, entry), entry.root_id), []).append(key)
+        elif _wrote(states[key], receiver) and not states[key].deleted:
+            own[key] = states[key]
+        else:
+            groups[key] = [key]
+    for key in damaged:
+        groups.pop(key, None)
+        own.pop(key, None)
+    section.echoes.extend(echoes_of(connection, own))
+    present = Present(connection, catalogue, [key for members in groups.values() for key in members])
     for root, members in groups.items():
         section.documents.append(_document(catalogue, root, members, present, receiver))
     return section

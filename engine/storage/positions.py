@@ -8,8 +8,8 @@ from typing import NamedTuple
 from packhorse.sync.v1 import session_pb2
 
 from engine.storage.digests import read_digests
+from engine.storage.echoes import MARKED
 from engine.storage.eviction import leave_scopes
-from engine.storage.receive import MARKED
 
 
 def read_positions(connection: sqlite3.Connection) -> list[session_pb2.FeedPosition]:

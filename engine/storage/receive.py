@@ -25,6 +25,7 @@ from engine.storage.bulk import insert_rows
 from engine.storage.chain import last_number
 from engine.storage.configuration import TOPOLOGY_TABLES, read_rights, read_topology, write_rights
 from engine.storage.digests import DigestLedger
+from engine.storage.echoes import MARKED, take_echoes
 from engine.storage.eviction import close_scope, leave_scopes, linger
 from engine.storage.healing import move_aside
 from engine.storage.held import hold_unreadable
@@ -46,9 +47,6 @@ from engine.storage.records import (
 from engine.storage.scopes import scope_numbers
 from engine.storage.settle import settle_echo
 from engine.storage.wants import end_wants
-
-MARKED = 3
-"""State of a membership that a subscription which has begun again has not shown yet."""
 
 
 @dataclass
@@ -150,6 +148,7 @@ def apply_pull(
         scope = numbers[section.scope]
         _check_continues(connection, section, scope)
         arrived += _records(catalogue, section.documents, scope)
+        arrived += _records(catalogue, take_echoes(connection, catalogue, section.echoes, scope), scope)
         left += [((key.table, key.id), scope) for key in section.left]
     arrived += _records(catalogue, body.wanted, None)
     move_aside(connection, catalogue, body.wanted, now)

@@ -11,8 +11,8 @@ from pathlib import Path
 from central_node.storage.attempts import SET_ASIDE
 from engine.limits import FRAME_BYTES_MAX, LINEAGE_TOKENS, WINDOW_FRAMES
 from engine.storage.digests import DigestLedger
+from engine.storage.echoes import MARKED
 from engine.storage.feeds import PUT
-from engine.storage.receive import MARKED
 from field_lab.simulation.counters import Counters
 from field_lab.simulation.truth import Broken, Truth
 

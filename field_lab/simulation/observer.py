@@ -89,7 +89,8 @@ class Observer:
             return
         body = unpack(document_pb2.PullBody, frame.body, frame.hash)
         records = (record for section in body.sections for document in section.documents for record in document.records)
-        if any(record.WhichOneof("body") == "hash" for record in records):
+        is_echoed = any(section.echoes for section in body.sections)
+        if is_echoed or any(record.WhichOneof("body") == "hash" for record in records):
             self._counters.count("own change shown by its hash")
 
     def _on_problem(self, _site: int, problem: session_pb2.Problem) -> None:

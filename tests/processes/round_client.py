@@ -135,6 +135,9 @@ class RoundClient:
             mine.position = section.to_position
             for document in section.documents:
                 self._apply(document)
+            for told in section.echoes:
+                missing = [record_id for record_id in told.ids if (told.table, record_id) not in self.records]
+                self.wants += [document_pb2.RecordKey(table=told.table, id=record_id) for record_id in missing]
         for document in body.wanted:
             self._apply(document)
         wanted = {document.id for document in body.wanted}

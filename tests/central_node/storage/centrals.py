@@ -25,8 +25,8 @@ from engine.rules.versions import NEVER, Version
 from engine.session.frames import Link, pack, to_wire
 from engine.storage.configuration import read_topology
 from engine.storage.database import transact
+from engine.storage.echoes import MARKED
 from engine.storage.feeds import PUT
-from engine.storage.receive import MARKED
 from engine.storage.records import Key, Writer
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import open_writer

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packhorse.sync.v1 import document_pb2
 
+from engine.errors import Code, PeerProblem
 from engine.rules.topology import CopyType
 from engine.rules.versions import Term
+from engine.storage.echoes import MARKED
 from engine.storage.records import Key, applying
 from tests.engine.storage.exchange import Exchange, exchange
 from tests.engine.storage.site_end import SiteEnd
@@ -67,6 +69,7 @@ def sent_in(body: document_pb2.PullBody) -> Sent:
             for record in document.records:
                 kinds = {"content": sent.with_content, "hash": sent.as_echo, "deleted": sent.deleted}
                 kinds[str(record.WhichOneof("body"))].add(record.id or document.id)
+        sent.as_echo.update(record_id for told in section.echoes for record_id in told.ids)
     return sent
 
 
@@ -206,3 +209,100 @@ def test_f08_what_has_a_pending_change_is_not_wanted(how: str) -> None:
         read_again(country)
         assert site.one("SELECT batch FROM stock_line") == "not sent yet"
         assert site.one("SELECT count(*) FROM sync_outbox") == 1
+
+
+# --- what no correct central sends ------------------------------------------------------------------------------------
+
+
+def page_of_echoes(country: Exchange) -> document_pb2.PullBody:
+    """The site's own store from the beginning, as `read_again` has it, not applied yet."""
+    session = country.connect(country.site)
+    cursor = session.cursors[SCOPE]
+    session.cursors[SCOPE] = cursor._replace(position=0, generation=cursor.generation + 100)
+    change = document_pb2.SubscriptionChange(scope=SCOPE, generation=cursor.generation + 100)
+    body = country.central.page(session)
+    assert body is not None
+    body.subscriptions.append(change)
+    return body
+
+
+def echoes_in(body: document_pb2.PullBody) -> list[document_pb2.Echoes]:
+    return [told for section in body.sections for told in section.echoes]
+
+
+def test_f08_records_without_lines_go_together_and_the_others_by_document() -> None:
+    with exchange() as country:
+        write_history(country.site)
+        synchronise(country, country.site)
+        body = page_of_echoes(country)
+        assert {(told.table, *sorted(told.ids)) for told in echoes_in(body)} == {
+            ("location", "gone", "shelf"),
+            ("stock_line", "s1"),
+        }
+        assert {d.table for section in body.sections for d in section.documents if section.scope == SCOPE} == {
+            "invoice"
+        }
+
+
+@pytest.mark.parametrize("more", [b"", bytes(15), bytes(32)], ids=["none", "too short", "too long"])
+def test_echoes_without_one_hash_each_are_refused_and_change_nothing(more: bytes) -> None:
+    with exchange() as country:
+        write_history(country.site)
+        synchronise(country, country.site)
+        body, before = page_of_echoes(country), country.site.dump()
+        told = next(told for told in echoes_in(body) if told.table == "stock_line")
+        told.hashes = more
+        with pytest.raises(PeerProblem) as raised:
+            country.site.apply(body)
+        assert raised.value.code is Code.PROTOCOL_BROKEN
+        assert country.site.dump() == before
+
+
+@pytest.mark.parametrize("what", ["twice", "an unknown table", "a version beyond 2^63", "of a table with lines"])
+def test_strange_echoes_harm_nothing(what: str) -> None:
+    with exchange() as country:
+        site = country.site
+        write_history(site)
+        synchronise(country, site)
+        body, before = page_of_echoes(country), of_store_2(site.rows())
+        told = next(told for told in echoes_in(body) if told.table == "stock_line")
+        strange = document_pb2.Echoes()
+        strange.CopyFrom(told)
+        if what == "an unknown table":
+            strange.table = "of_tomorrow"
+        elif what == "a version beyond 2^63":
+            strange.version.counter = (1 << 64) - 1
+        elif what == "of a table with lines":
+            strange.table, strange.ids[0] = "invoice", "i1"
+        next(section for section in body.sections if section.scope == SCOPE).echoes.append(strange)
+        country.site.apply(body)
+        assert of_store_2(site.rows()) == before
+        if what == "a version beyond 2^63":
+            assert site.one("SELECT code FROM sync_held") == Code.UNREADABLE
+        else:
+            synchronise(country, site)
+            assert of_store_2(site.rows()) == of_store_2(country.central.rows())
+
+
+def test_a_record_that_a_subscription_shows_again_stays_in_its_scope() -> None:
+    """A subscription that begins again marks what is in the scope; an echo takes the mark away."""
+    with exchange() as country:
+        site = country.site
+        write_history(site)
+        synchronise(country, site)
+        country.site.apply(page_of_echoes(country))
+        marked = "SELECT count(*) FROM sync_membership WHERE state = ? AND table_name = 'stock_line'"
+        assert site.one(marked, MARKED) == 0
+        assert site.one(marked, 0) == 1
+
+
+def test_f08_an_echo_proves_the_content_too() -> None:
+    """The same version of another content, as after a restored database, is asked for."""
+    with exchange() as country:
+        site = country.site
+        write_history(site)
+        synchronise(country, site)
+        with applying(site.connection):
+            site.connection.execute("UPDATE sync_record SET hash = zeroblob(16) WHERE table_name = 'stock_line'")
+        received = country.site.apply(page_of_echoes(country))
+        assert received.wants == [("stock_line", "s1")]

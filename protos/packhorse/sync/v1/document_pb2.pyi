@@ -72,7 +72,7 @@ class Record(_message.Message):
     """True: the record was deleted."""
     hash: _builtins.bytes
     """BLAKE2b-128 of (table, id, version, canonical record). Sent instead of the content when the receiver wrote the
-    record itself: if its own differs it asks for the document with Want.
+    record itself: if its own differs it asks for the document with Want. See also Echoes.
     """
     @_builtins.property
     def version(self) -> Global___Version:
@@ -335,6 +335,7 @@ class FeedSection(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     LEFT_FIELD_NUMBER: _builtins.int
     TABLE_FIELD_NUMBER: _builtins.int
+    ECHOES_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """The scope whose feed this is."""
     generation: _builtins.int
@@ -355,6 +356,12 @@ class FeedSection(_message.Message):
     def left(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordKey]:
         """Keys that left the scope: the receiver drops the membership, not the record."""
 
+    @_builtins.property
+    def echoes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Echoes]:
+        """Beside `documents`: documents of one record without lines, not deleted, that the receiver wrote itself. Most of what
+        a site reads of its own stores.
+        """
+
     def __init__(
         self,
         *,
@@ -365,14 +372,55 @@ class FeedSection(_message.Message):
         documents: _abc.Iterable[Global___Document] | None = ...,
         left: _abc.Iterable[Global___RecordKey] | None = ...,
         table: _builtins.str = ...,
+        echoes: _abc.Iterable[Global___Echoes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "from_position", b"from_position", "generation", b"generation", "left", b"left", "scope", b"scope", "table", b"table", "to_position", b"to_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "echoes", b"echoes", "from_position", b"from_position", "generation", b"generation", "left", b"left", "scope", b"scope", "table", b"table", "to_position", b"to_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FeedSection: _TypeAlias = FeedSection  # noqa: Y015
+
+@_typing.final
+class Echoes(_message.Message):
+    """Documents of one record each that the receiver wrote itself, by hash: a document {table, id, version, records: [{hash}]}
+    for each id. The receiver joins those that it has alike into the scope, and asks for the others with Want.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    """The table of all of them."""
+    hashes: _builtins.bytes
+    """Record.hash of each, one after the other: 16 bytes for each id. Another length is refused with PROTOCOL_BROKEN."""
+    @_builtins.property
+    def version(self) -> Global___Version:
+        """The version of all of them."""
+
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids."""
+
+    def __init__(
+        self,
+        *,
+        table: _builtins.str = ...,
+        version: Global___Version | None = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        hashes: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes", "ids", b"ids", "table", b"table", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Echoes: _TypeAlias = Echoes  # noqa: Y015
 
 @_typing.final
 class RecordKey(_message.Message):
