@@ -178,15 +178,13 @@ class Ingest:
         if root_row is None:
             return self._judge_unknown(document, changes)
         refusal = self._refusal(root, root_row, document.version, stored is None)
-        if stored is not None:
-            refusal = refusal or self._refusal(root, stored, document.version, is_new=False)
+        if refusal is None and stored is not None:
+            refusal = self._refusal(root, stored, document.version, is_new=False)
+            column = root.store_column if RIGHT_OF_KIND[root.kind] in RIGHTS_PER_STORE else ""
+            if refusal is None and column and root.value(root_row, column) != root.value(stored, column):
+                refusal = Code.UNREADABLE, "names another store than before."
         if refusal is not None:
             self._hold(document, Reason(refusal[0], f"{_name(document)} {refusal[1]}"))
-            return None
-        column = root.store_column if RIGHT_OF_KIND[root.kind] in RIGHTS_PER_STORE else ""
-        if stored is not None and column and root.value(root_row, column) != root.value(stored, column):
-            says = f"{_name(document)} names another store than before."
-            self._hold(document, Reason(Code.UNREADABLE, says))
             return None
         return self._judge_base(document, changes, root_row)
 

@@ -25,7 +25,7 @@ class Version(NamedTuple):
 
     def is_newer_than(self, other: "Version") -> bool:
         """Whether this version supersedes the other."""
-        return self.order > other.order
+        return (self.term, self.counter) > (other.term, other.counter)
 
 
 NEVER = Version()

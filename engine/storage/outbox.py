@@ -4,7 +4,7 @@ Both nodes take their changes from here: a site cuts them into frames, the centr
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from engine.catalogue.codec import Unreadable, canonical_of, codec, record_hash
@@ -137,12 +137,19 @@ def _edited(root: Table, root_id: str, rows: list[tuple[Any, ...]]) -> Edited:
 
 
 class Present:
-    """The rows, unknown fields and states of a batch of documents as they are now, read at once."""
+    """The rows, unknown fields and states of a batch of documents as they are now, read at once, but for states that
+    were read before."""
 
-    def __init__(self, connection: sqlite3.Connection, catalogue: Catalogue, keys: Iterable[Key]) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        catalogue: Catalogue,
+        keys: Iterable[Key],
+        states: Mapping[Key, State] | None = None,
+    ) -> None:
         every = list(dict.fromkeys(keys))
         self._catalogue = catalogue
-        self.states: dict[Key, State] = read_states(connection, every)
+        self.states = read_states(connection, every) if states is None else states
         self.forgotten = last_forgotten(connection)
         self.rows: dict[Key, Row] = {}
         self._unknown: dict[Key, bytes] = {}

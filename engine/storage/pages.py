@@ -9,6 +9,7 @@ What the subscriber wrote itself travels as (key, version, hash) without content
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2
@@ -160,6 +161,8 @@ def _entries(
             (scope, after, limit),
         )
     ]
+    if not any(entry.root_id for entry in page):
+        return page, []
     page = page[: _fitting(connection, scope, after, limit, page)]
     there = {(entry.table, entry.id) for entry in page}
     roots = {(_root_table(catalogue, entry), entry.root_id) for entry in page if entry.root_id}
@@ -195,7 +198,7 @@ def _fitting(connection: sqlite3.Connection, scope: int, after: int, limit: int,
 def _paged(connection: sqlite3.Connection, scope: int, page: list[_Entry], others: list[_Entry]) -> int:
     """The last paged position. Reading on over entries that go along anyway is paging too: a document with more
     records than a page is not sent again for each page of them."""
-    last = max(entry.position for entry in page)
+    last = page[-1].position
     along = {entry.position for entry in others if entry.position > last}
     if along:
         for (position,) in connection.execute(
@@ -247,7 +250,7 @@ def _section(
         groups.pop(key, None)
         own.pop(key, None)
     section.echoes.extend(echoes_of(connection, own))
-    present = Present(connection, catalogue, [key for members in groups.values() for key in members])
+    present = Present(connection, catalogue, chain.from_iterable(groups.values()), states)
     for root, members in groups.items():
         section.documents.append(_document(catalogue, root, members, present, receiver))
     return section
