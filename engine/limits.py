@@ -22,6 +22,8 @@ MESSAGE_BYTES_MAX = 40 * 1024 * 1024
 """Largest gRPC message."""
 WINDOW_FRAMES = 8
 """Frames that may be under way without an acknowledgement, in each direction."""
+WINDOW_FRAMES_FIRST = 2
+"""The same of a site when its session begins; each acknowledgement lets it grow by one."""
 
 # --- records ----------------------------------------------------------------------------------------------------------
 ID_BYTES_MAX = 200

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.follow_up import queue_follow_up
+from central_node.storage.pushed import Pushed
 from central_node.storage.references import doubtful_references, first_missing
 from central_node.storage.routing import Router
 from central_node.storage.tombstones import conflict, is_foreign, is_forgotten, is_without_right
@@ -48,17 +49,6 @@ from engine.storage.records import (
     write_changes,
 )
 from engine.storage.wants import end_wants, read_wants
-
-
-class Pushed(NamedTuple):
-    """A document as it came, and the base that it counts as continuing."""
-
-    place: int
-    key: Key
-    """The root's."""
-    message: document_pb2.Document
-    version: Version
-    base: Version
 
 
 class Ingested(NamedTuple):
@@ -97,37 +87,15 @@ class Ingest:
         self._outcomes: list[session_pb2.Outcome] = []
         self._ended: list[Key] = []
 
-    def take(self, documents: Sequence[document_pb2.Document]) -> Ingested:
-        """Applies or holds documents in their order."""
-        return self._take(
-            [
-                Pushed(
-                    place,
-                    (message.table, message.id),
-                    message,
-                    from_wire(message.version),
-                    from_wire(message.base) if message.HasField("base") else NEVER,
-                )
-                for place, message in enumerate(documents)
-            ]
-        )
-
-    def take_woken(self, held: Sequence[Held]) -> Ingested:
-        """Judges held documents of this site again; those that still wait stay held."""
-        return self._take(
-            [
-                Pushed(place, entry.key, entry.document, from_wire(entry.document.version), entry.base)
-                for place, entry in enumerate(held)
-            ]
-        )
-
-    def _take(self, pushed: list[Pushed]) -> Ingested:
+    def take(self, pushed: Sequence[Pushed]) -> Ingested:
+        """Applies or holds documents in their order; no record occurs in two of them. Those of held documents that
+        still wait stay held."""
         self._read(pushed)
         routed: list[Routed] = []
         candidates: list[tuple[Pushed, list[Change], Row | None]] = []
         for document in pushed:
-            judged = self._judge(document)
-            if isinstance(judged, tuple):
+            judged = self._judge_new(document) or self._judge(document)
+            if judged is not None:
                 changes, root_row = judged
                 if changes[0].row is None:
                     changes = kept_in_use(self._connection, self._catalogue, changes, self._roots.get(document.key))
@@ -145,7 +113,7 @@ class Ingest:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def _read(self, pushed: list[Pushed]) -> None:
+    def _read(self, pushed: Sequence[Pushed]) -> None:
         keys = []
         roots: dict[str, list[str]] = {}
         for document in pushed:
@@ -165,6 +133,27 @@ class Ingest:
         self._damaged = {*read_wants(self._connection)}
 
     # --- judging ------------------------------------------------------------------------------------------------------
+
+    def _judge_new(self, document: Pushed) -> tuple[list[Change], Row | None] | None:
+        """What `_judge` comes to for most documents, in half of the time: one record that was never here, and nothing
+        is against it. None: it is not as simple as that."""
+        _, key, message, version, base = document
+        root, records = self._catalogue.tables.get(key[0]), message.records
+        if root is None or root.parent or self._catalogue.members_of(key[0]) or len(records) != 1:
+            return None
+        if base != NEVER or key in self._states or key in self._roots or key in self._held or key in self._damaged:
+            return None
+        record, record_id = records[0], key[1]
+        if record.table or record.id or len(record_id.encode()) > ID_BYTES_MAX or not 0 < max(version) < 1 << 63:
+            return None
+        try:
+            row, unknown, canonical = codec(root).decode(record.content)
+        except Unreadable:
+            return None
+        if row[0] != record_id or self._refusal(root, row, version, is_new=True) or not version.is_newer_than(NEVER):
+            return None
+        hashed = record_hash(key[0], record_id, *version, canonical)
+        return [Change(root, record_id, "", version, row, unknown, hashed)], row
 
     def _judge(self, document: Pushed) -> tuple[list[Change], Row | None] | None:
         """The changes to apply with the root's row, or None when the document was put elsewhere."""
@@ -347,7 +336,7 @@ class Ingest:
     def _accept(self, document: Pushed, changes: list[Change], root_row: Row | None) -> list[Routed]:
         scopes: Sequence[str] = ()
         if changes[0].row is not None and root_row is not None:
-            scopes = self._router.scopes(self._catalogue[document.message.table], root_row)
+            scopes = self._router.scopes(changes[0].table, root_row)
         self._ended.append(document.key)
         routed = []
         for change in changes:

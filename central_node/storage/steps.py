@@ -5,7 +5,7 @@ central's own edits are routed by the same loop, so that a checkpoint can say th
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -21,6 +21,7 @@ from central_node.storage.attempts import (
 )
 from central_node.storage.follow_up import queue_follow_up, queue_withheld
 from central_node.storage.ingest import Ingest, Ingested
+from central_node.storage.pushed import Pushed, pushed_again, pushed_in, without_repeats
 from central_node.storage.roster import check_current
 from central_node.storage.routing import Router
 from engine.catalogue.codec import Unreadable
@@ -128,7 +129,7 @@ def _take_frame(
         if len(body.documents) > FRAME_RECORDS:
             what = f"Frame {frame.number} brought {len(body.documents)} documents, more than {FRAME_RECORDS}."
             raise PeerProblem(Code.PROTOCOL_BROKEN, what)
-        ingested = _ingest(connection, catalogue, topology, submitted.writer, list(body.documents), now)
+        ingested = _ingest(connection, catalogue, topology, submitted.writer, body.documents, now)
     forget_frame(connection, site, frame.number)
     acknowledgement = session_pb2.Acknowledgement(number=frame.number, hash=frame.hash, outcomes=ingested.outcomes)
     connection.execute(
@@ -147,34 +148,14 @@ def _ingest(
     catalogue: Catalogue,
     topology: Topology,
     writer: Writer,
-    documents: list[document_pb2.Document],
+    documents: Iterable[document_pb2.Document],
     now: int,
 ) -> Ingested:
     """Takes the documents of a frame in groups, each judged against what the group before has left."""
     whole = Ingested([], set(), 0, set())
-    for first, group in _without_repeats(documents):
-        ingested = _together(connection, catalogue, topology, writer, group, now)
-        for outcome in ingested.outcomes:
-            outcome.index += first
-        whole = whole.and_then(ingested)
+    for group in without_repeats(pushed_in(documents)):
+        whole = whole.and_then(_together(connection, catalogue, topology, writer, group, now))
     return whole
-
-
-def _without_repeats(documents: list[document_pb2.Document]) -> Iterator[tuple[int, list[document_pb2.Document]]]:
-    """(place of the first, documents) of the longest groups in which no record occurs twice: usually one."""
-    roots = {(document.table, document.id) for document in documents}
-    if len(roots) == len(documents) and all(len(document.records) == 1 for document in documents):
-        yield 0, documents
-        return
-    first, seen = 0, set[Key]()
-    for place, document in enumerate(documents):
-        keys = {(record.table or document.table, record.id or document.id) for record in document.records}
-        keys.add((document.table, document.id))
-        if not seen.isdisjoint(keys):
-            yield first, documents[first:place]
-            first, seen = place, set()
-        seen |= keys
-    yield first, documents[first:]
 
 
 def _together(
@@ -182,7 +163,7 @@ def _together(
     catalogue: Catalogue,
     topology: Topology,
     writer: Writer,
-    documents: list[document_pb2.Document],
+    documents: Sequence[Pushed],
     now: int,
 ) -> Ingested:
     """Takes documents together; where SQL refuses one, one by one, and holds the culprit (F39)."""
@@ -201,27 +182,28 @@ def _one_by_one(
     catalogue: Catalogue,
     topology: Topology,
     writer: Writer,
-    documents: list[document_pb2.Document],
+    documents: Sequence[Pushed],
     now: int,
 ) -> Ingested:
     whole = Ingested([], set(), 0, set())
-    for place, document in enumerate(documents):
+    for pushed in documents:
         connection.execute("SAVEPOINT document")
         try:
-            ingested = Ingest(connection, catalogue, topology, writer, now).take([document])
+            ingested = Ingest(connection, catalogue, topology, writer, now).take([pushed])
         except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError, UnicodeError):
             connection.execute("ROLLBACK TO document")
+            document = pushed.message
             why = Reason(
                 Code.UNREADABLE,
                 f"{document.table[:60]} {document.id[:ID_BYTES_MAX]} holds a value that no column takes.",
             )
             kept = hold(connection, document, NEVER, writer.site, why, now)
             disposition = session_pb2.DISPOSITION_HELD if kept else session_pb2.DISPOSITION_DEFERRED
-            told = session_pb2.Outcome(disposition=disposition, code=why.code, sentence=sentence(why.code, why.says))
+            told = session_pb2.Outcome(
+                index=pushed.place, disposition=disposition, code=why.code, sentence=sentence(why.code, why.says)
+            )
             ingested = Ingested([told], set(), 0, set())
         connection.execute("RELEASE document")
-        for outcome in ingested.outcomes:
-            outcome.index = place
         whole = whole.and_then(ingested)
     return whole
 
@@ -239,7 +221,7 @@ def wake_held(
         writer = Writer(held.site, epoch[0].hex() if epoch else "")
         connection.execute("SAVEPOINT woken")
         try:
-            ingested = Ingest(connection, catalogue, topology, writer, now).take_woken([held])
+            ingested = Ingest(connection, catalogue, topology, writer, now).take(pushed_again([held]))
             taken.moved |= ingested.moved
             taken.records += ingested.applied
             if ingested.tables & TOPOLOGY_TABLES:

@@ -1,6 +1,7 @@
 """How much is put on a link at once: adapts to what gets through (F27, F47).
 
 A link that is cut every second carries small frames and few of them; a good one carries full frames in a full window.
+A site begins with a small window, so that many that come at once do not bury the central under what they have ready.
 There is no clock in this: an acknowledged frame lets size and window grow, a session that was lost with frames under
 way shrinks the window to one frame, and the size too where not a single frame got through. What is sent again after a
 cut is at most one window.
@@ -15,6 +16,7 @@ from engine.limits import (
     FRAME_RECORDS_LEAST,
     PART_BYTES_LEAST,
     WINDOW_FRAMES,
+    WINDOW_FRAMES_FIRST,
 )
 
 
@@ -49,6 +51,10 @@ class Pace:
     def part_bytes(self) -> int:
         """Size of a part of a document that is larger than `size_bytes` even when it is compressed."""
         return max(self.size_bytes // 4, PART_BYTES_LEAST)
+
+    def begin(self) -> None:
+        """A session of a site begins, which does not know how busy the central is now."""
+        self.window = min(self.window, WINDOW_FRAMES_FIRST)
 
     def acknowledged(self) -> None:
         """A frame, or a part of one, got through."""

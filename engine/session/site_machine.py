@@ -109,6 +109,7 @@ class SiteMachine(Machine):
         super().__init__("greeting")
         self.stay = stay
         self._pace = pace or Pace()
+        self._pace.begin()
         self._lane = Lane(self._pace)
         self._progressed = False
         self.round = 0

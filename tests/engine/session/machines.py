@@ -6,10 +6,12 @@ from typing import Any, Final
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.errors import Code, Unavailable
+from engine.limits import WINDOW_FRAMES
 from engine.session.central_machine import CentralMachine, PageLoaded
 from engine.session.frames import Link
 from engine.session.lane import LaneState
 from engine.session.machine import CLOSED, Action, Event, Finish, Machine, Message, Send, Step
+from engine.session.pace import Pace
 from engine.session.site_machine import Loaded, PullStored, SiteMachine, Stored
 
 WINDOW: Final = 3
@@ -105,7 +107,9 @@ def site_in(state: str, stay: bool = True) -> SiteMachine:
     frames are being loaded, a pull frame is being stored and a checkpoint compared; in `leaving` the last two."""
     if state == "leaving":
         return _leaving()
-    machine = SiteMachine(stay)
+    pace = Pace()
+    machine = SiteMachine(stay, pace)
+    pace.window = WINDOW_FRAMES  # as if much had been acknowledged
     if state == "greeting":
         return machine
     machine.receive(to_site(welcome=WELCOME))

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from packhorse.sync.v1 import document_pb2, session_pb2
 
 from engine.errors import Code, PeerProblem
-from engine.limits import BUSY_SECONDS, FRAME_BYTES, FRAME_RECORDS, FRAME_RECORDS_LEAST, WINDOW_FRAMES
+from engine.limits import (
+    BUSY_SECONDS,
+    FRAME_BYTES,
+    FRAME_RECORDS,
+    FRAME_RECORDS_LEAST,
+    WINDOW_FRAMES,
+    WINDOW_FRAMES_FIRST,
+)
 from engine.session.central_machine import CentralMachine, PageLoaded
 from engine.session.machine import Event
 from engine.session.pace import Pace, spread_retry
@@ -111,14 +118,27 @@ def test_a_session_that_a_newer_one_supersedes_was_lost_too() -> None:
 
 
 def test_a_loss_with_nothing_under_way_says_nothing_of_the_link() -> None:
-    pace = Pace()
-    site_with_frames(pace, 0).step(Event("cut"))
-    central_with_frames(pace, 0).step(Event("cut"))
-    assert pace == Pace()
+    of_site, of_central = Pace(), Pace()
+    site_with_frames(of_site, 0).step(Event("cut"))
+    central_with_frames(of_central, 0).step(Event("cut"))
+    assert (of_site, of_central) == (Pace(window=WINDOW_FRAMES_FIRST), Pace())
 
 
 def test_an_end_that_was_said_is_no_loss() -> None:
+    of_site, of_central = Pace(), Pace()
+    site_with_frames(of_site, 2).receive(to_site(goodbye=session_pb2.Goodbye(code="DRAINING")))
+    central_with_frames(of_central, 2).receive(to_central(goodbye=session_pb2.Goodbye()))
+    assert (of_site, of_central) == (Pace(window=WINDOW_FRAMES_FIRST), Pace())
+
+
+def test_a_site_begins_with_a_small_window_that_grows_with_each_acknowledgement() -> None:
+    """Whatever the session before had reached: many sites that come at once do not bury the central."""
     pace = Pace()
-    site_with_frames(pace, 2).receive(to_site(goodbye=session_pb2.Goodbye(code="DRAINING")))
-    central_with_frames(pace, 2).receive(to_central(goodbye=session_pb2.Goodbye()))
-    assert pace == Pace()
+    site_with_frames(pace, 0)
+    windows = [pace.window]
+    for _ in range(WINDOW_FRAMES):
+        pace.acknowledged()
+        windows.append(pace.window)
+    assert windows == [*range(WINDOW_FRAMES_FIRST, WINDOW_FRAMES + 1), WINDOW_FRAMES, WINDOW_FRAMES]
+    site_with_frames(pace, 0)
+    assert pace.window == WINDOW_FRAMES_FIRST
