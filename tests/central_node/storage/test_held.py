@@ -208,9 +208,12 @@ def test_f04_two_documents_with_one_record_in_a_frame_are_as_if_they_came_in_two
     assert found[0][0] == found[1][0]
 
 
-def test_f04_what_is_held_in_a_frame_is_not_let_go_by_what_was_applied_before_it() -> None:
+@pytest.mark.parametrize("held_before", [False, True])
+def test_f04_what_is_held_in_a_frame_is_not_let_go_by_what_was_applied_before_it(held_before: bool) -> None:
     with exchange() as country:
         session, documents = country.connect(country.site), hostile(country)
+        if held_before:
+            country.central.push(session, documents[4])
         told = country.central.push(session, documents[0], documents[4])
         assert [(o.index, o.code) for o in told.outcomes] == [(1, "DIVERGED")]
         assert country.central.one("SELECT document FROM sync_held") == documents[4].SerializeToString()

@@ -79,10 +79,14 @@ def test_a_document_that_comes_twice_is_judged_twice(central: sqlite3.Connection
 
 
 def test_a_document_that_comes_twice_and_diverges_is_kept(central: sqlite3.Connection) -> None:
+    """Also when something else that was held is applied with it, and leaves the held list."""
     first, second = location(central, 1), location(central, 9, base=version(central, 7))
+    held, mended = location(central, 8, base=version(central, 7), record="K"), location(central, 9, record="K")
     with undone(central):
-        key = ("location", "L")
-        assert pushed(central, [first, second]) == ({key}, [(1, "DIVERGED")], [key])
+        assert pushed(central, [held])[2] == [("location", "K")]
+        changed, apart, kept = pushed(central, [first, second, mended])
+        assert (changed, apart) == ({("location", "L"), ("location", "K")}, [(1, "DIVERGED")])
+        assert kept == [("location", "L")]
 
 
 def test_a_line_cannot_be_in_two_documents_of_a_frame(central: sqlite3.Connection) -> None:
