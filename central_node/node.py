@@ -41,7 +41,7 @@ from engine.session.frames import Link
 from engine.session.machine import Event
 from engine.session.pace import Pace
 from engine.storage import retention
-from engine.storage.database import Database, Work
+from engine.storage.database import Database, Result, Work
 from engine.storage.integrity import Mended, sweep_batch
 from engine.storage.retention import purge_tombstones
 from engine.storage.schema import repair_schema, schema_is_whole
@@ -77,6 +77,8 @@ class CentralNode:
         """Why the last step that was to change the database could not, until one could again."""
         self.counters = {"frames": 0, "records": 0, "sessions": 0, "errors": 0}
         self._frames: deque[tuple[Session, Submitted]] = deque()
+        self._noted = 0
+        """How many frames, from the first on, were noted as attempts and can be taken together (attempts.py)."""
         self._paces: dict[int, Pace] = {}
         self._signal = asyncio.Event()
         self._settled: list[asyncio.Future[None]] = []
@@ -169,8 +171,10 @@ class CentralNode:
         self._signal.clear()
         settled, self._settled = self._settled, []
         try:
-            await self._take_frames()
-            if await self.database.read(_anything_waits):
+            more_waits = await self._take_frames()
+            if more_waits is None:
+                more_waits = await self.database.read(_anything_waits)
+            if more_waits:
                 await self._route_own()
                 await self._wake()
                 await self._follow_up()
@@ -187,49 +191,55 @@ class CentralNode:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _take_frames(self) -> None:
-        queued = list(islice(self._frames, INGEST_FRAMES))
-        if not queued:
-            return
-        try:
-            # Committed before they are taken: a frame that ends this process is known to the next one (F39).
-            together = await self.database.hint(partial(note_attempts, frames=[frame for _, frame in queued]))
-        except Unavailable as error:
-            self._tell_busy([self._frames.popleft() for _ in queued], error)
-            return
-        await self._take(queued[:together])
+    async def _take_frames(self) -> bool | None:
+        """Takes some of the frames that wait; returns whether anything else waits, or None where nothing was taken."""
+        if not self._frames:
+            return None
+        if not self._noted:
+            queued = list(islice(self._frames, INGEST_FRAMES))
+            try:
+                # Committed before they are taken: a frame that ends this process is known to the next one (F39).
+                frames = [frame for _, frame in queued]
+                self._noted = await self.database.hint(partial(note_attempts, frames=frames))
+            except Unavailable as error:
+                self._tell_busy([self._frames.popleft() for _ in queued], error)
+                return None
+        more_waits = await self._take(list(islice(self._frames, self._noted)))
         if self._frames:
             self._signal.set()
+        return more_waits
 
-    async def _take(self, group: list[tuple[Session, Submitted]]) -> None:
-        """Takes the frames at the head of the queue together; where that fails, one by one."""
+    async def _take(self, group: list[tuple[Session, Submitted]]) -> bool | None:
+        """Takes the frames at the head of the queue together; where that fails, one by one. Returns as
+        `_take_frames`."""
         now, frames = int(time.time()), [submitted for _, submitted in group]
 
-        def work(connection: sqlite3.Connection, is_late: IsLate) -> Taken:
+        def work(connection: sqlite3.Connection, is_late: IsLate) -> tuple[Taken, bool]:
             for session, submitted in group:
                 session.trace("apply_begin", submitted.frame)
-            return take_frames(connection, self.catalogue, self.topology, frames, now, is_late)
+            taken = take_frames(connection, self.catalogue, self.topology, frames, now, is_late)
+            return taken, _anything_waits(connection)
 
         try:
-            taken = await self.database.write(_timed(work))
+            taken, more_waits = await self.database.write(_timed(work))
         except Exception as error:
             if len(group) > 1 and getattr(error, "code", None) is not Code.BUSY:
                 for one in group:
                     await self._take([one])
-                return
+                return None
             for _ in group:
-                self._frames.popleft()
+                self._next_frame()
             known = error if isinstance(error, Unavailable) else None
             self._tell_busy(group, known or Unavailable(Code.INTERNAL, "A frame could not be taken.", 5.0))
             if known is None:
                 raise
-            return
+            return None
         # Others first: a change is on its way to them while its own site hears that it has arrived.
         pushing = {session.site for session, _ in group}
         self._count(taken)
         self._tell_moved(taken.moved, [session for site, session in self.sessions.items() if site not in pushing])
         for told in taken.acknowledgements:
-            session, submitted = self._frames.popleft()
+            session, submitted = self._next_frame()
             if isinstance(told, PackhorseError):
                 session.post(Event("failed", told))
             elif told is not None:
@@ -237,6 +247,12 @@ class CentralNode:
                 self.counters["frames"] += 1
                 session.post(Event("frame_ingested", told))
         self._tell_moved(taken.moved, [self.sessions[site] for site in pushing if site in self.sessions])
+        return more_waits
+
+    def _next_frame(self) -> tuple[Session, Submitted]:
+        """Takes the frame at the head, one of those that were noted, out of the queue."""
+        self._noted = max(0, self._noted - 1)
+        return self._frames.popleft()
 
     def _tell_busy(self, batch: list[tuple[Session, Submitted]], error: Unavailable) -> None:
         self.trouble = error
@@ -339,11 +355,11 @@ class CentralNode:
             await asyncio.sleep(quiet)
 
 
-def _timed(work: Callable[..., Taken]) -> Work[Taken]:
+def _timed(work: Callable[..., Result]) -> Work[Result]:
     """Work that is to end soon, counted from when it has the database: others wait for it (F43)."""
     clock = asyncio.get_running_loop().time
 
-    def timed(connection: sqlite3.Connection) -> Taken:
+    def timed(connection: sqlite3.Connection) -> Result:
         end = clock() + APPLY_SECONDS
         return work(connection, is_late=lambda: clock() > end)
 

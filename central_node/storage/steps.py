@@ -105,7 +105,7 @@ def take_frames(
                 if ingested.tables & TOPOLOGY_TABLES:  # the primary is another node
                     taken.topology = topology = refresh_topology(connection, catalogue)
         connection.execute("RELEASE frame")
-    forget_attempts(connection, frames)
+    forget_attempts(connection, frames[: len(taken.acknowledgements)])
     return taken
 
 

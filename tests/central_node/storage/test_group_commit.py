@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from central_node.storage import steps
 from central_node.storage.attempts import Submitted, note_attempts
 from central_node.storage.eras import begin_era
 from central_node.storage.ingest import Ingest
+from central_node.storage.pushed import Pushed
 from central_node.storage.tables import CENTRAL_TABLES
 from engine.limits import INGEST_ATTEMPTS
 from engine.rpc.trace import Trace
@@ -40,15 +41,15 @@ def three_sites(tmp_path: Path) -> tuple[Central, list[Site]]:
     return central, sites
 
 
-def is_poison(documents: list[document_pb2.Document]) -> bool:
-    return any(document.id.startswith(POISON) for document in documents)
+def is_poison(documents: Sequence[Pushed]) -> bool:
+    return any(document.key[1].startswith(POISON) for document in documents)
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, error: Callable[[], BaseException]) -> None:
     """From now on SQL fails in this way for a document of that id, after a part of it was written."""
     real = Ingest.take
 
-    def take(self: Ingest, documents: list[document_pb2.Document]) -> Any:
+    def take(self: Ingest, documents: Sequence[Pushed]) -> Any:
         taken = real(self, documents)
         if is_poison(documents):
             raise error()
