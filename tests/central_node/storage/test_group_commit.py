@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ def three_sites(tmp_path: Path) -> tuple[Central, list[Site]]:
     return central, sites
 
 
-def is_poison(documents: Sequence[Pushed]) -> bool:
-    return any(document.key[1].startswith(POISON) for document in documents)
+def is_poison(ids: Iterable[str]) -> bool:
+    return any(document_id.startswith(POISON) for document_id in ids)
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, error: Callable[[], BaseException]) -> None:
@@ -51,7 +51,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, error: Callable[[], BaseException]
 
     def take(self: Ingest, documents: Sequence[Pushed]) -> Any:
         taken = real(self, documents)
-        if is_poison(documents):
+        if is_poison(document.key[1] for document in documents):
             raise error()
         return taken
 
@@ -165,8 +165,7 @@ def _taken(central: Central, submitted: list[Submitted]) -> set[int]:
 
 def _dies_of_poison(real: Callable[..., Any]) -> Callable[..., Any]:
     def ingest(*arguments: Any) -> Any:
-        documents = next(argument for argument in arguments if isinstance(argument, list))
-        if is_poison(documents):
+        if is_poison(document.id for document in arguments[-2]):
             raise Died
         return real(*arguments)
 
