@@ -4,6 +4,7 @@ import asyncio
 import random
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,6 +49,8 @@ from site_node.storage.notes import count, note, report_on
 
 PROTOCOL_VERSION = 1
 SOFTWARE_VERSION = metadata.version("packhorse")
+_TOGETHER = frozenset({"store_acknowledgement", "store_pull"})
+"""Actions that share a transaction where several of them wait."""
 
 
 @dataclass
@@ -120,7 +123,9 @@ class SiteSession:
                 self.tally.bytes_received += message.ByteSize()
             return message
 
-        self._driver = Driver(self.machine, self._perform, counted_send, counted_receive, self._trace)
+        self._driver = Driver(
+            self.machine, self._perform, counted_send, counted_receive, self._trace, together=_TOGETHER
+        )
         hello = await self._database.read(self._hello)
         self._driver.send_first(session_pb2.SiteMessage(hello=hello))
         try:
@@ -262,16 +267,18 @@ class SiteSession:
         self.tally.progressed = True
         return Event("part_staged", told)
 
-    async def _do_store_acknowledgement(self, action: Action) -> Event:
-        told: session_pb2.Acknowledgement = action.value
-        settled = await self._database.write(partial(self._settle, told=told))
-        self._trace("settled", told.number)
-        self.tally.pushed += settled.records
-        self.tally.progressed = True
-        self._told("pushing", None)
-        if settled.wants:
-            self.post(Event("wanted", [document_pb2.RecordKey(table=table, id=root) for table, root in settled.wants]))
-        return Event("acknowledgement_stored", settled.frees)
+    async def _do_store_acknowledgement(self, action: Action) -> None:
+        every: list[session_pb2.Acknowledgement] = action.value
+        stored = await self._database.write(lambda connection: [self._settle(connection, told) for told in every])
+        for told, settled in zip(every, stored, strict=True):
+            self._trace("settled", told.number)
+            self.tally.pushed += settled.records
+            self.tally.progressed = True
+            self._told("pushing", None)
+            if settled.wants:
+                keys = [document_pb2.RecordKey(table=table, id=root) for table, root in settled.wants]
+                self.post(Event("wanted", keys))
+            self.post(Event("acknowledgement_stored", settled.frees))
 
     def _settle(self, connection: sqlite3.Connection, told: session_pb2.Acknowledgement) -> Settled:
         settled = settle(connection, told, self._me.site, self._me.epoch)
@@ -279,21 +286,34 @@ class SiteSession:
         count(connection, "resumed_frames", int(told.number <= self._resumed_below))
         return settled
 
-    async def _do_store_pull(self, action: Action) -> Event:
-        frame: document_pb2.PullFrame = action.value
+    async def _do_store_pull(self, action: Action) -> None:
+        waiting: deque[document_pb2.PullFrame] = deque(action.value)
+        clock = asyncio.get_running_loop().time
+        while waiting:
+            work = partial(self._apply_some, frames=list(waiting), clock=clock)
+            for frame, received in await self._database.write(work):
+                waiting.popleft()
+                self._trace("apply_commit", frame)
+                self.tally.pulled += received.records
+                self.tally.progressed = True
+                self.tally.remaining = frame.records_remaining
+                self._told("pulling", frame.records_remaining)
+                wants = [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in received.wants]
+                stored = PullStored(frame.sequence, received.records, wants, received.requeued)
+                self.post(Event("pull_stored", stored))
 
-        def apply(connection: sqlite3.Connection) -> Received:
+    def _apply_some(
+        self, connection: sqlite3.Connection, frames: list[document_pb2.PullFrame], clock: Callable[[], float]
+    ) -> list[tuple[document_pb2.PullFrame, Received]]:
+        """Applies frames in one transaction: one, and as many more as fit into the time that others may wait for it."""
+        applied: list[tuple[document_pb2.PullFrame, Received]] = []
+        end = clock() + APPLY_SECONDS
+        for frame in frames:
+            if applied and clock() > end:
+                break
             self._trace("apply_begin", frame)
-            return self._apply(connection, frame)
-
-        received = await self._database.write(apply)
-        self._trace("apply_commit", frame)
-        self.tally.pulled += received.records
-        self.tally.progressed = True
-        self.tally.remaining = frame.records_remaining
-        self._told("pulling", frame.records_remaining)
-        wants = [document_pb2.RecordKey(table=table, id=record_id) for table, record_id in received.wants]
-        return Event("pull_stored", PullStored(frame.sequence, received.records, wants, received.requeued))
+            applied.append((frame, self._apply(connection, frame)))
+        return applied
 
     def _apply(self, connection: sqlite3.Connection, frame: document_pb2.PullFrame) -> Received:
         body = unpack(document_pb2.PullBody, body_of(connection, CENTRAL_SITE, frame), frame.hash)

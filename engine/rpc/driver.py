@@ -7,7 +7,7 @@ the machine, which sends no more data frames than are acknowledged. Nothing here
 import asyncio
 import itertools
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any
 
 import structlog
@@ -30,6 +30,8 @@ class Driver:
         send: writes one message to the stream.
         receive: reads one message; None at the end of the stream.
         trace: called with a word and a number for each message that is sent or received and each action performed.
+        together: names of actions that are performed several at once where several wait, in one transaction: their
+            value is then the list of the values. What they report is posted.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class Driver:
         send: Callable[[Message], Awaitable[None]],
         receive: Callable[[], Awaitable[Message | None]],
         trace: Callable[[str, Any], None] = lambda _word, _value: None,
+        together: Collection[str] = (),
     ) -> None:
         self.machine = machine
         self._perform, self._send, self._receive, self._trace = perform, send, receive, trace
         self._outgoing: asyncio.PriorityQueue[tuple[int, int, Message]] = asyncio.PriorityQueue()
         self._order = itertools.count()
         self._work: asyncio.Queue[Action] = asyncio.Queue()
+        self._together = together
         self._finished: asyncio.Future[Finish] = asyncio.get_running_loop().create_future()
         self._heard = asyncio.get_running_loop().time()
         self._is_broken = False
@@ -135,14 +139,22 @@ class Driver:
                 self._outgoing.task_done()
 
     async def _act(self) -> None:
+        action = await self._work.get()
         while True:
-            action = await self._work.get()
+            values, following = [action.value], None
+            while action.name in self._together and following is None and not self._work.empty():
+                following = self._work.get_nowait()
+                if following.name == action.name:
+                    values.append(following.value)
+                    following = None
             try:
-                event = await self._perform(action)
+                event = await self._perform(Action(action.name, values) if action.name in self._together else action)
                 if event is not None:
                     self.post(event)
             finally:
-                self._work.task_done()
+                for _ in values:
+                    self._work.task_done()
+            action = following or await self._work.get()
 
     async def _watch(self) -> None:
         while True:

@@ -113,7 +113,7 @@ class _RoundSession(SiteSession):
                 case "welcome":
                     await self._do_store_welcome(Action("store_welcome", _after(message.welcome, answers)))
                 case "pull_frame":
-                    await self._do_store_pull(Action("store_pull", message.pull_frame))
+                    await self._do_store_pull(Action("store_pull", [message.pull_frame]))
                 case "part":
                     await self._do_stage_part(Action("stage_part", message.part))
                 case "pull_checkpoint":
