@@ -195,16 +195,7 @@ class CentralNode:
         """Takes some of the frames that wait; returns whether anything else waits, or None where nothing was taken."""
         if not self._frames:
             return None
-        if not self._noted:
-            queued = list(islice(self._frames, INGEST_FRAMES))
-            try:
-                # Committed before they are taken: a frame that ends this process is known to the next one (F39).
-                frames = [frame for _, frame in queued]
-                self._noted = await self.database.hint(partial(note_attempts, frames=frames))
-            except Unavailable as error:
-                self._tell_busy([self._frames.popleft() for _ in queued], error)
-                return None
-        more_waits = await self._take(list(islice(self._frames, self._noted)))
+        more_waits = await self._take(list(islice(self._frames, self._noted or INGEST_FRAMES)))
         if self._frames:
             self._signal.set()
         return more_waits
@@ -214,17 +205,23 @@ class CentralNode:
         `_take_frames`."""
         now, frames = int(time.time()), [submitted for _, submitted in group]
 
+        def note(connection: sqlite3.Connection) -> None:
+            # Committed before they are taken: a frame that ends this process is known to the next one (F39).
+            self._noted = note_attempts(connection, frames)
+
         def work(connection: sqlite3.Connection, is_late: IsLate) -> tuple[Taken, bool]:
-            for session, submitted in group:
+            together = group[: self._noted]
+            for session, submitted in together:
                 session.trace("apply_begin", submitted.frame)
-            taken = take_frames(connection, self.catalogue, self.topology, frames, now, is_late)
+            taken = take_frames(connection, self.catalogue, self.topology, frames[: len(together)], now, is_late)
             return taken, _anything_waits(connection)
 
         try:
-            taken, more_waits = await self.database.write(_timed(work))
+            taken, more_waits = await self.database.write(_timed(work), before=None if self._noted else note)
         except Exception as error:
             if len(group) > 1 and getattr(error, "code", None) is not Code.BUSY:
                 for one in group:
+                    self._noted = 0
                     await self._take([one])
                 return None
             for _ in group:

@@ -62,12 +62,12 @@ ROUNDS = 5
 """Rounds of push and pull in one manual or scheduled synchronisation."""
 
 # --- noticing edits of other programs ---------------------------------------------------------------------------------
-WATCH_SECONDS_BUSY = 0.002
+WATCH_SECONDS_BUSY = 0.001
 """Time between two looks at `PRAGMA data_version` while edits keep coming."""
 WATCH_SECONDS_IDLE = 0.2
 """The same after a quiet while."""
-WATCH_GROWTH = 1.02
-"""By how much that time grows with each look that finds nothing: to a fiftieth of how long it has been quiet."""
+WATCH_GROWTH = 1.01
+"""By how much that time grows with each look that finds nothing: to a hundredth of how long it has been quiet."""
 
 # --- counting and keeping ---------------------------------------------------------------------------------------------
 COUNT_CAP = 10_000

@@ -320,7 +320,7 @@ class SiteNode:
                 quiet = WATCH_SECONDS_BUSY
                 session = self._session
                 if session is not None:
-                    session.post(Event("changed"))
+                    session.edited()
             await asyncio.sleep(quiet)
 
 

@@ -103,7 +103,7 @@ class SiteSession:
         self._resumed_below = self._era = 0
         self._driver: Driver | None = None
         self._timers: set[asyncio.Task[None]] = set()
-        self._looked_at_hidden = False
+        self._looked_at_hidden = self._has_edits = False
         self.on_report: Callable[[session_pb2.CheckpointReport], None] = lambda _report: None
         self.on_left: Callable[[], None] = lambda: None
         """Called when records that left a scope may go (engine/storage/eviction.py)."""
@@ -138,6 +138,11 @@ class SiteSession:
         """Tells the session's machine of something."""
         if self._driver is not None:
             self._driver.post(event)
+
+    def edited(self) -> None:
+        """Tells the session that something waits in the outbox."""
+        self._has_edits = True
+        self.post(Event("changed"))
 
     async def until_all_is_sent(self) -> None:
         """Returns when the outbox is not going to be read again unless something is edited."""
@@ -219,12 +224,15 @@ class SiteSession:
 
     async def _do_load_frames(self, action: Action) -> Event:
         wanted: Wanted = action.value
+        frames, pending = list[document_pb2.Frame](), self._has_edits
 
         def load(connection: sqlite3.Connection) -> tuple[list[document_pb2.Frame], bool]:
             stored = stored_frames(connection, wanted.after, wanted.frames)
             return stored, not stored and (has_pushable(connection) or lane_is_overtaken(connection))
 
-        frames, pending = await self._database.read(load)
+        if not self._has_edits:
+            frames, pending = await self._database.read(load)
+        self._has_edits = False
         if not frames:
             frames = await self._cut(wanted) if pending else []
             if not frames:
@@ -233,11 +241,12 @@ class SiteSession:
         return Event("frames_loaded", Loaded(frames, False))
 
     async def _cut(self, wanted: Wanted) -> list[document_pb2.Frame]:
-        """Frames cut in one transaction: as many as are wanted, or as fit into the time that others may wait for it."""
+        """Frames cut in one transaction: as many as are wanted, or as fit into the time that others may wait for it.
+        Where there are stored ones after all, those."""
         clock = asyncio.get_running_loop().time
 
         def cut(connection: sqlite3.Connection) -> tuple[list[document_pb2.Frame], LaneState | None]:
-            frames: list[document_pb2.Frame] = []
+            frames = stored_frames(connection, wanted.after, wanted.frames)
             end, size = clock() + APPLY_SECONDS, (wanted.records, wanted.size_bytes)
             while len(frames) < wanted.frames and clock() < end:
                 frame = cut_frame(connection, self._catalogue, self._me.site, int(time.time()), size)

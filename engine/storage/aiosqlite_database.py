@@ -52,25 +52,15 @@ class AiosqliteDatabase:
     ) -> None:
         self._path, self._writer, self._reader, self._watcher = path, writer, reader, watcher
 
-    async def write(self, work: Work[Result]) -> Result:
+    async def write(self, work: Work[Result], before: Work[object] | None = None) -> Result:
         """See `Database.write`."""
 
         def transaction(connection: sqlite3.Connection) -> Result:
+            if before is not None:
+                _hint(connection, before)
             result = transact(connection, work)
             checkpoint_if_due(connection, self._path)
             return result
-
-        return await self._writer.run(transaction)
-
-    async def hint(self, work: Work[Result]) -> Result:
-        """See `Database.hint`."""
-
-        def transaction(connection: sqlite3.Connection) -> Result:
-            connection.execute("PRAGMA synchronous = NORMAL")
-            try:
-                return transact(connection, work)
-            finally:
-                connection.execute("PRAGMA synchronous = FULL")
 
         return await self._writer.run(transaction)
 
@@ -88,6 +78,14 @@ class AiosqliteDatabase:
         self._watcher.close()
         for connection in (self._reader, self._writer):
             await connection.close()
+
+
+def _hint(connection: sqlite3.Connection, work: Work[object]) -> None:
+    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        transact(connection, work)
+    finally:
+        connection.execute("PRAGMA synchronous = FULL")
 
 
 async def open_database(

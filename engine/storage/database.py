@@ -19,18 +19,19 @@ Work = Callable[[sqlite3.Connection], Result]
 class Database(Protocol):
     """A node's database."""
 
-    async def write(self, work: Work[Result]) -> Result:
+    async def write(self, work: Work[Result], before: Work[object] | None = None) -> Result:
         """Runs work in one transaction and returns its result after a durable commit.
 
-        Raises:
-            Unavailable: BUSY when another program holds the write lock, DISK_FULL. Nothing was changed.
-            Refused: DIRECTORY_READ_ONLY, DATABASE_DAMAGED. Nothing was changed.
-        """
-        ...
+        Args:
+            work: what is done.
+            before: work that is committed in a transaction of its own before. That need only survive the end of the
+                process, not a power cut: there is no wait for the disk.
 
-    async def hint(self, work: Work[Result]) -> Result:
-        """As `write`, but what was committed need only survive the end of the process, not a power cut: no wait for the
-        disk. For notes without which nothing is lost."""
+        Raises:
+            Unavailable: BUSY when another program holds the write lock, DISK_FULL. Nothing was changed, unless by
+                `before`.
+            Refused: DIRECTORY_READ_ONLY, DATABASE_DAMAGED. Nothing was changed, unless by `before`.
+        """
         ...
 
     async def read(self, work: Work[Result]) -> Result:

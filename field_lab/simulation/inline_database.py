@@ -91,9 +91,12 @@ class InlineDatabase:
         self.ends_with_this = False
         """Set during work: the process does not survive it."""
 
-    async def write(self, work: Work[Result]) -> Result:
+    async def write(self, work: Work[Result], before: Work[object] | None = None) -> Result:
         """See `Database.write`."""
         await self._alive()
+        if before is not None:
+            self._hint(before)
+            await self._alive()
         result = self._transact(work)
         if not self.is_dead and checkpoint_if_due(self._writer, self._disk.path):
             self._disk.now_durable()
@@ -102,16 +105,12 @@ class InlineDatabase:
         await self._alive()
         return result
 
-    async def hint(self, work: Work[Result]) -> Result:
-        """See `Database.hint`."""
-        await self._alive()
+    def _hint(self, work: Work[object]) -> None:
         self._writer.execute("PRAGMA synchronous = NORMAL")
         try:
-            result = self._transact(work)
+            self._transact(work)
         finally:
             self._writer.execute("PRAGMA synchronous = FULL")
-        await self._alive()
-        return result
 
     def _transact(self, work: Work[Result]) -> Result:
         if self._is_limited != self._disk.is_full:

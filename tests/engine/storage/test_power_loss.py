@@ -92,9 +92,11 @@ async def test_f56_a_frame_on_the_disk_has_the_edits_of_others_before_it(
 
 async def test_f56_after_a_hint_commits_are_durable_again(database: AiosqliteDatabase) -> None:
     """Notes without which nothing is lost do not wait for the disk; whatever follows does."""
-    assert await database.hint(synchronous_of) == NORMAL
+    seen: list[int] = []
+    assert await database.write(synchronous_of, before=lambda c: seen.append(synchronous_of(c))) == FULL
+    assert seen == [NORMAL]
     with pytest.raises(ZeroDivisionError):
-        await database.hint(lambda _: 1 / 0)
+        await database.write(synchronous_of, before=lambda _: 1 / 0)
     assert await database.write(synchronous_of) == FULL
 
 
