@@ -1,6 +1,7 @@
 """A site loses scopes: memberships end when it is told, records go when a checkpoint has shown that all was told (F7).
 
-    close_scope, leave_scopes   a pull frame: memberships end; the records are noted with a number that grows
+    close_scope, leave_scopes,  a pull frame: memberships end; the records are noted with a number that grows
+    lose_rights
     reach_checkpoint            the pull checkpoint: what has such a number by now may go
     evict_some                  one bounded piece of work in a transaction of its own, until none is left:
         DRAIN   walks over all records: ends memberships in closed scopes, notes what is in no scope and not noted yet
@@ -64,6 +65,16 @@ def close_scope(connection: sqlite3.Connection, name: str) -> None:
     connection.execute(
         "UPDATE sync_scope SET name = name || ' closed ' || scope, generation = ?, position = ? WHERE name = ?",
         (CLOSED, _next_number(connection), name),
+    )
+
+
+def lose_rights(connection: sqlite3.Connection) -> None:
+    """The site may not edit something any more. What it wrote under that right before it followed the scopes to which
+    that belongs is in no scope that will ever be closed: it is looked for as if one had been."""
+    number = _next_number(connection)
+    connection.execute(
+        "INSERT INTO sync_scope (name, generation, position) VALUES (?, ?, ?)",
+        (f"right closed {number}", CLOSED, number),
     )
 
 

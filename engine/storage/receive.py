@@ -26,7 +26,7 @@ from engine.storage.chain import last_number
 from engine.storage.configuration import TOPOLOGY_TABLES, read_rights, read_topology, write_rights
 from engine.storage.digests import DigestLedger
 from engine.storage.echoes import MARKED, take_echoes
-from engine.storage.eviction import close_scope, leave_scopes, linger
+from engine.storage.eviction import close_scope, leave_scopes, linger, lose_rights
 from engine.storage.healing import move_aside
 from engine.storage.held import hold_unreadable
 from engine.storage.hidden import show
@@ -161,7 +161,10 @@ def apply_pull(
     end_wants(connection, [(document.table, document.id) for document in body.wanted])
     connection.executemany("INSERT OR IGNORE INTO sync_want VALUES (?, ?)", received.wants)
     if TOPOLOGY_TABLES & {record.table.name for record in arrived} or body.subscriptions:
+        before = read_rights(connection).keys()
         write_rights(connection, catalogue, me.site, read_topology(connection))
+        if before - read_rights(connection).keys():
+            lose_rights(connection)
     return received
 
 

@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from packhorse.sync.v1 import session_pb2
+from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.roster import note_report
+from central_node.storage.steps import refresh_topology
 from central_node.storage.topology import assign_store, include_transactions, set_sync_with
 from engine.errors import Code, Refused
 from engine.rules.copies import SyncWith
+from engine.rules.routing import site_scope
 from engine.rules.topology import CENTRAL_SITE, CopyType
 from engine.storage.configuration import read_topology
 from field_lab.core_catalogue import core_catalogue
 from tests.central_node.storage.centrals import NOW, serving_central
-from tests.partners import central_and_two_sites, push, synchronise
+from tests.partners import central_and_two_sites, connect, push, synchronise
 
 STORE = "new"
 
@@ -98,3 +100,32 @@ def test_the_central_goes_on_collecting_what_it_has_begun_to_collect(
     assert refused.value.code is Code.COPY_REQUIRED and list(central.iterdump()) == before
     stop(central, STORE)
     assert read_topology(central).copy_type(STORE, CENTRAL_SITE) is CopyType.TRANSFER
+
+
+def test_f07_what_was_written_before_the_scopes_of_a_store_came_goes_when_it_moves(tmp_path: Path) -> None:
+    """The right to a store comes with Welcome, its scopes with the first pages: between the two a link may be cut."""
+    central, site, other = central_and_two_sites(tmp_path)
+
+    def assign_to(number: int) -> None:
+        topology = central.read(read_topology)
+        central.write(lambda c: assign_store(c, core_catalogue(), topology, STORE, number, CopyType.COLLECTOR))
+        central.write(lambda c: refresh_topology(c, core_catalogue()))
+        central.route()
+
+    central.execute("INSERT INTO store (id, name, name_id, mode) VALUES (?, ?, 'name', 'store')", STORE, STORE)
+    assign_to(2)
+    connect(central, site)
+    sections = [section for section in central.pull_body(site)[0].sections if section.scope == site_scope(2)]
+    site.apply(document_pb2.PullBody(sections=sections))
+    site.execute("INSERT INTO patient (id, home_store_id) VALUES ('one', ?)", STORE)
+    push(central, site)
+    for node in (site, other):
+        told = session_pb2.CheckpointReport(in_agreement=True)
+        central.write(lambda c, node=node, told=told: note_report(c, node.number, told, NOW))  # type: ignore[misc]
+    assign_to(3)
+    for node in (site, other):
+        report = synchronise(central, node)
+        assert report.in_agreement
+        assert node.count("patient") == (1 if node is other else 0)
+        assert not node.count("sync_left") and not node.count("sync_hidden")
+        assert not node.count("sync_scope", "generation < 0")
