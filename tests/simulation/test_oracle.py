@@ -17,8 +17,8 @@ from field_lab.simulation.seeds import run_seeds
 
 FAILED_ONCE = (4, 19, 60, 78, 197, 218, 286, 372, 592, 886)
 """Seeds with which something was found, in the engine or in what the oracle believed of it."""
-EVERY_TIME = range(2001, 2041)
-"""With those fifty, some 2 minutes on two cores; `make oracle` runs a thousand."""
+EVERY_TIME = range(2010, 2050)
+"""With those fifty, some 2 minutes on two cores; `make oracle` runs a thousand. 2027 failed once."""
 _ORACLE = Path(__file__).parents[2] / "field_lab" / "oracle"
 
 
