@@ -215,6 +215,9 @@ class Ingest:
             base = stored  # what was held has been applied since, and this continues it
         state = self._states.get(document.key)
         if base != stored and is_foreign(self._connection, document.key, state, self._writer.site):
+            if root_row is None and not version.is_newer_than(stored):
+                self._ended.append(document.key)  # a newer tombstone is remembered already, and stays (I2)
+                return None
             stored = NEVER
         elif base != stored and is_forgotten(self._connection, document.message, base, state):
             base = stored  # one end remembers that it was deleted, the other one not any more

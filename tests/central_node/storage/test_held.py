@@ -219,3 +219,20 @@ def test_f04_what_is_held_in_a_frame_is_not_let_go_by_what_was_applied_before_it
         assert country.central.one("SELECT document FROM sync_held") == documents[4].SerializeToString()
         assert country.central.one("SELECT held_at FROM sync_held") == NOW
         assert country.central.one("SELECT comment FROM invoice") == "first"
+
+
+@pytest.mark.parametrize("term", [Version(0, 7, 9_000), Version(1, 0, 1)], ids=["another term", "an older one"])
+def test_a_tombstone_of_a_stranger_never_takes_the_place_of_a_newer_one(term: Version) -> None:
+    """Neither has the document, so nobody can say whose it was: the newest tombstone is remembered."""
+    with exchange() as country:
+        owner = country.connect(country.sites[2])
+        mine = country.central.term_of("store-2")
+        told = country.central.push(owner, document(Version(*mine, 2), gone("invoice", "i"), base=NEVER))
+        assert not told.outcomes
+        kept = "SELECT term, term_id, counter, hash, writer_site FROM sync_record WHERE id = 'i'"
+        before = country.central.connection.execute(kept).fetchall()
+        stranger = country.connect(country.sites[3])
+        told = country.central.push(stranger, document(term, gone("invoice", "i"), base=NEVER))
+        assert not told.outcomes, "for the stranger it is deleted, as it wished"
+        assert country.central.connection.execute(kept).fetchall() == before
+        assert country.central.one("SELECT count(*) FROM sync_held") == 0
