@@ -9,10 +9,13 @@ from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("PACKHORSE_FUZZ_EXAMPLES", "30"))
 """How many examples a fuzzer tries; `make fuzz` tries more."""
+SLOW_MACHINES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+"""What hypothesis is not to complain of where files are drawn: each example is undone; other work may slow it down."""
 MessageType = TypeVar("MessageType", bound=Message)
 UINT32_MAX, INT64_MAX, UINT64_MAX = (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1
 _UNSIGNED = (FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_FIXED64)

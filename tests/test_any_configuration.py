@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import tomlkit
-from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from central_node.configuration import CentralConfiguration
@@ -14,11 +14,9 @@ from central_node.configuration import read_configuration as read_central
 from engine.errors import Code, PackhorseError
 from site_node.configuration import SiteConfiguration
 from site_node.configuration import read_configuration as read_site
-from tests.garbling import EXAMPLES
+from tests.garbling import EXAMPLES, SLOW_MACHINES
 
-FUZZ = settings(
-    deadline=None, database=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FUZZ = settings(deadline=None, database=None, max_examples=EXAMPLES, suppress_health_check=SLOW_MACHINES)
 ROLES = {"central": (read_central, CentralConfiguration), "site": (read_site, SiteConfiguration)}
 KEYS = ["role", "name", "grpc", "web", "log_format", "tls", "central", "server_name", "nmae", "", "a.b", "R\u00f4le"]
 WORDS = [

@@ -14,13 +14,13 @@ from typing import NamedTuple
 import click
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from central_node.cli import main as central_main
 from engine.errors import Code
 from site_node.cli import main as site_main
-from tests.garbling import EXAMPLES
+from tests.garbling import EXAMPLES, SLOW_MACHINES
 
 INSIDE = ("Traceback", "Errno", "sqlite3.", 'File "', "Error(", "<class")
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
@@ -291,9 +291,7 @@ COMMANDS = st.sampled_from(
 )
 
 
-@settings(
-    deadline=None, database=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, database=None, max_examples=EXAMPLES, suppress_health_check=SLOW_MACHINES)
 @given(command=COMMANDS, words=st.lists(WORDS, max_size=5))
 def test_any_words(central: Path, tmp_path: Path, command: tuple[str, ...], words: list[str]) -> None:
     """Without `init`, `join` and `serve`, which make something or stay."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from engine.catalogue.model import ColumnType
@@ -17,11 +17,9 @@ from engine.errors import Code, Refused
 from engine.storage.csv_import import read_import, write_import
 from field_lab.core_catalogue import core_catalogue
 from tests.engine.storage.nodes import read_contents, undone
-from tests.garbling import EXAMPLES
+from tests.garbling import EXAMPLES, SLOW_MACHINES
 
-FUZZ = settings(
-    deadline=None, database=None, max_examples=2 * EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FUZZ = settings(deadline=None, database=None, max_examples=2 * EXAMPLES, suppress_health_check=SLOW_MACHINES)
 TABLES = ["unit", "item", "name", "store", "stock_line", "invoice", "invoice_line", "site", "no_such_table"]
 COLUMNS = [
     *sorted({column.name for table in core_catalogue() for column in table.columns}),
