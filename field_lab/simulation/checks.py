@@ -34,9 +34,9 @@ _AT_EACH = {
     ),
     "I2, records went back to an older version, or changed without a new one": (
         "SELECT r.table_name, r.id FROM {node}.sync_record AS r JOIN seen AS s ON s.node = '{node}'"
-        " AND s.table_name = r.table_name AND s.id = r.id WHERE (r.term, r.term_id, r.counter) <"
-        " (s.term, s.term_id, s.counter) OR ((r.term, r.term_id, r.counter) = (s.term, s.term_id, s.counter)"
-        " AND r.hash <> s.hash)"
+        " AND s.table_name = r.table_name AND s.id = r.id WHERE (r.term, r.counter) < (s.term, s.counter)"
+        # What a stranger says of what is gone already may have another random part, which decides nothing.
+        " OR ((r.term, r.term_id, r.counter) = (s.term, s.term_id, s.counter) AND r.hash <> s.hash)"
     ),
     "I9, parts of more than one frame, or of more than a frame, are staged": (
         "SELECT peer FROM {node}.sync_staged GROUP BY peer"

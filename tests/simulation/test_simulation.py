@@ -5,7 +5,7 @@ import pytest
 from field_lab.simulation.run import SIMULATION, simulate
 from field_lab.simulation.seeds import run_seeds
 
-FAILED_ONCE = (53, 57, 63, 129, 198, 341)
+FAILED_ONCE = (53, 57, 63, 129, 198, 341, 633)
 """Seeds with which something was found, in the engine or in what the simulator believed of it."""
 EVERY_TIME = range(1001, 1151)
 """Some 2 minutes on two cores; `make simulate` runs as many as one likes."""
