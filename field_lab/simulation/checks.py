@@ -73,7 +73,7 @@ _AT_PAIR = {
         " ON c.table_name = s.table_name AND c.id = s.id WHERE s.acked_frame > 0 AND s.writer_site = :site AND"
         " (c.id IS NULL AND NOT s.deleted"
         # Deleted twice, and the frame with the return was superseded by a whole document: deleted is deleted.
-        " OR (c.term, c.term_id, c.counter) < (s.term, s.term_id, s.counter) AND NOT (s.deleted AND c.deleted)"
+        " OR (c.term, c.counter) < (s.term, s.counter) AND NOT (s.deleted AND c.deleted)"
         " OR ((c.term, c.term_id, c.counter) = (s.term, s.term_id, s.counter) AND c.hash <> s.hash))"
     ),
     "I8, the position is beyond a change that is neither applied nor kept in mind": (
@@ -83,7 +83,7 @@ _AT_PAIR = {
         f" AND m.position <= t.position AND m.state < 2 JOIN {CENTRAL}.sync_record AS c"
         " ON c.table_name = m.table_name AND c.id = m.id LEFT JOIN {node}.sync_record AS s"
         " ON s.table_name = m.table_name AND s.id = m.id WHERE (s.id IS NULL AND NOT c.deleted"
-        " OR (s.term, s.term_id, s.counter) < (c.term, c.term_id, c.counter))"
+        " OR (s.term, s.counter) < (c.term, c.counter))"
         " AND NOT EXISTS (SELECT 1 FROM {node}.sync_want AS w WHERE w.id = iif(m.root_id = '', m.id, m.root_id))"
         " AND NOT EXISTS (SELECT 1 FROM {node}.sync_outbox AS o WHERE o.table_name = m.table_name AND o.id = m.id)"
         " AND NOT EXISTS (SELECT 1 FROM {node}.sync_in_flight AS o WHERE o.table_name = m.table_name AND o.id = m.id)"
