@@ -5,7 +5,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 from engine.errors import Code, PackhorseError
 from engine.session.frames import unpack
 from engine.session.machine import Message
-from field_lab.simulation.counters import SOMETIMES, Counters
+from field_lab.simulation.counters import DOCUMENT_WANTED, SOMETIMES, Counters
 
 _ENDINGS = frozenset(name for name in SOMETIMES if name.startswith("session ended by "))
 
@@ -57,7 +57,7 @@ class Observer:
             self._counters.count("frame of the site closed after its parts")
 
     def _on_want(self, _site: int, _want: session_pb2.Want) -> None:
-        self._counters.count("document wanted")
+        self._counters.count(DOCUMENT_WANTED)
 
     # --- what the central says ----------------------------------------------------------------------------------------
 

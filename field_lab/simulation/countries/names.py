@@ -3,6 +3,7 @@
 from field_lab.oracle.copies import AUTOMATIC_RULES
 from field_lab.oracle.data_types import Kind
 from field_lab.oracle.judge import JUDGED
+from field_lab.simulation.counters import DOCUMENT_WANTED
 
 OFFICES = ("store-5", "store-7", "store-9", "store-11")
 """Stores without stock and transactions, which may be made active elsewhere at any time."""
@@ -45,6 +46,7 @@ NAMES = (
     *(f"edit refused: {kind}, {relation}" for kind, relations in _REFUSED.items() for relation in relations),
     *(f"rogue edit: {way}" for way in ROGUES),
     "edit under a right that has moved on",
+    DOCUMENT_WANTED,
     *(f"change: {change}" for change in CHANGES),
     *AUTOMATIC_RULES,
     *JUDGED,
