@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import Code, PackhorseError
@@ -116,6 +116,8 @@ STEP = st.tuples(st.sampled_from(ACTIONS), st.sampled_from(SITES))
     lost=st.lists(STEP, max_size=6),
     after=st.lists(st.tuples(st.sampled_from(AFTER), st.sampled_from(SITES)), max_size=6),
 )
+@example(before=[], lost=[("configuration", 2), ("pull", 2)], after=[])
+@example(before=[], lost=[("central_data", 2), ("central_data", 2), ("pull", 2)], after=[("central_data", 2)])
 def test_f10_exactly_the_sites_that_know_more_than_the_backup_refuse_it(
     before: list[tuple[str, int]], lost: list[tuple[str, int]], after: list[tuple[str, int]]
 ) -> None:
