@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 
-ROWS_AT_ONCE = 100
+ROWS_AT_ONCE = 50
+"""More gain little, and each statement is kept prepared: some 40 KiB a table with 50 rows, 80 with 100."""
 
 
 def insert_rows(
