@@ -43,6 +43,12 @@ _WORK_AT_ONCE = 200
 _log = structlog.get_logger("central")
 
 
+def has_follow_up(catalogue: Catalogue, table: Table) -> bool:
+    """Whether anything can become necessary because of what is written into a table."""
+    name, subjects = table.name, catalogue.subjects
+    return name in TOPOLOGY_TABLES or name in subjects or bool(catalogue.going_along_with(name))
+
+
 def queue_follow_up(
     connection: sqlite3.Connection, catalogue: Catalogue, applied: Iterable[tuple[Table, Row | None]]
 ) -> None:

@@ -23,6 +23,7 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.follow_up import queue_follow_up
 from central_node.storage.pushed import Pushed
+from central_node.storage.refusals import Refusals
 from central_node.storage.references import doubtful_references, first_missing
 from central_node.storage.routing import Router
 from central_node.storage.tombstones import conflict, is_foreign, is_forgotten, is_without_right
@@ -82,7 +83,7 @@ class Ingest:
         self._held: dict[Key, Held] = {}
         self._damaged: set[Key] = set()
         """What was changed here behind the triggers: only a whole document mends it (F43)."""
-        self._refusals: dict[tuple[object, ...], tuple[Code, str] | None] = {}
+        self._refusals = Refusals(writer.site, topology)
         self._accepted: set[Key] = set()
         self._outcomes: list[session_pb2.Outcome] = []
         self._ended: list[Key] = []
@@ -94,7 +95,7 @@ class Ingest:
         routed: list[Routed] = []
         candidates: list[tuple[Pushed, list[Change], Row | None]] = []
         for document in pushed:
-            judged = self._judge_new(document) or self._judge(document)
+            judged = self._judge(document)
             if judged is not None:
                 changes, root_row = judged
                 if changes[0].row is None:
@@ -134,27 +135,6 @@ class Ingest:
 
     # --- judging ------------------------------------------------------------------------------------------------------
 
-    def _judge_new(self, document: Pushed) -> tuple[list[Change], Row | None] | None:
-        """What `_judge` comes to for most documents, in half of the time: one record that was never here, and nothing
-        is against it. None: it is not as simple as that."""
-        _, key, message, version, base = document
-        root, records = self._catalogue.tables.get(key[0]), message.records
-        if root is None or root.parent or self._catalogue.members_of(key[0]) or len(records) != 1:
-            return None
-        if base != NEVER or key in self._states or key in self._roots or key in self._held or key in self._damaged:
-            return None
-        record, record_id = records[0], key[1]
-        if record.table or record.id or len(record_id.encode()) > ID_BYTES_MAX or not 0 < max(version) < 1 << 63:
-            return None
-        try:
-            row, unknown, canonical = codec(root).decode(record.content)
-        except Unreadable:
-            return None
-        if row[0] != record_id or self._refusal(root, row, version, is_new=True) or not version.is_newer_than(NEVER):
-            return None
-        hashed = record_hash(key[0], record_id, *version, canonical)
-        return [Change(root, record_id, "", version, row, unknown, hashed)], row
-
     def _judge(self, document: Pushed) -> tuple[list[Change], Row | None] | None:
         """The changes to apply with the root's row, or None when the document was put elsewhere."""
         try:
@@ -166,9 +146,9 @@ class Ingest:
         root_row = changes[0].row if changes[0].row is not None else stored
         if root_row is None:
             return self._judge_unknown(document, changes)
-        refusal = self._refusal(root, root_row, document.version, stored is None)
+        refusal = self._refusals.of(root, root_row, document.version, stored is None)
         if refusal is None and stored is not None:
-            refusal = self._refusal(root, stored, document.version, is_new=False)
+            refusal = self._refusals.of(root, stored, document.version, is_new=False)
             column = root.store_column if RIGHT_OF_KIND[root.kind] in RIGHTS_PER_STORE else ""
             if refusal is None and column and root.value(root_row, column) != root.value(stored, column):
                 refusal = Code.UNREADABLE, "names another store than before."
@@ -176,23 +156,6 @@ class Ingest:
             self._hold(document, Reason(refusal[0], f"{_name(document)} {refusal[1]}"))
             return None
         return self._judge_base(document, changes, root_row)
-
-    def _refusal(self, root: Table, row: Row, version: Version, is_new: bool) -> tuple[Code, str] | None:
-        """Why the site may not have written a document with this root record, or None. Every document of one store has
-        the same verdict, which is found once."""
-        store = row[root.index[root.store_column]] if root.store_column else ""
-        case = (root.name, store, version.term, version.term_id, is_new)
-        if case not in self._refusals:
-            owner, term = owner_of(root, row), Term(version.term, version.term_id)
-            verdict = may_edit(self._writer.site, root, owner, term, self._topology, is_new)
-            if verdict is not None:
-                self._refusals[case] = (verdict.code, f"was not applied. {verdict.says}")
-            elif not is_collected(root, owner, self._topology):
-                says = "belongs to a store whose data this central node does not collect."
-                self._refusals[case] = (Code.NOT_COLLECTED, says)
-            else:
-                self._refusals[case] = None
-        return self._refusals[case]
 
     def _judge_base(
         self, document: Pushed, changes: list[Change], root_row: Row | None

@@ -23,8 +23,8 @@ class Pushed(NamedTuple):
     base: Version
 
 
-def pushed_in(messages: Iterable[document_pb2.Document]) -> list[Pushed]:
-    """The documents of a frame."""
+def pushed_in(messages: Iterable[tuple[int, document_pb2.Document]]) -> list[Pushed]:
+    """Documents of a frame, with their places."""
     return [
         Pushed(
             place,
@@ -33,7 +33,7 @@ def pushed_in(messages: Iterable[document_pb2.Document]) -> list[Pushed]:
             from_wire(message.version),
             from_wire(message.base) if message.HasField("base") else NEVER,
         )
-        for place, message in enumerate(messages)
+        for place, message in messages
     ]
 
 

@@ -5,7 +5,7 @@ central's own edits are routed by the same loop, so that a checkpoint can say th
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -21,6 +21,7 @@ from central_node.storage.attempts import (
 )
 from central_node.storage.follow_up import queue_follow_up, queue_withheld
 from central_node.storage.ingest import Ingest, Ingested
+from central_node.storage.new_records import part, take_new
 from central_node.storage.pushed import Pushed, pushed_again, pushed_in, without_repeats
 from central_node.storage.roster import check_current
 from central_node.storage.routing import Router
@@ -41,6 +42,8 @@ from engine.storage.push import set_aside
 from engine.storage.records import Key, Writer, applying, forget_unknown, read_meta, write_states
 
 _WOKEN = 200
+REFUSED_BY_SQL = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError, UnicodeError)
+"""A value is none that a column takes."""
 _log = structlog.get_logger("central")
 
 
@@ -148,14 +151,40 @@ def _ingest(
     catalogue: Catalogue,
     topology: Topology,
     writer: Writer,
-    documents: Iterable[document_pb2.Document],
+    documents: Sequence[document_pb2.Document],
     now: int,
 ) -> Ingested:
-    """Takes the documents of a frame in groups, each judged against what the group before has left."""
-    whole = Ingested([], set(), 0, set())
-    for group in without_repeats(pushed_in(documents)):
+    """Takes the documents of a frame: new records first, where they are that, then the others in groups, each judged
+    against what the group before has left."""
+    whole, others = _new(connection, catalogue, topology, writer, documents)
+    for group in without_repeats(pushed_in(others)):
         whole = whole.and_then(_together(connection, catalogue, topology, writer, group, now))
     return whole
+
+
+def _new(
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    topology: Topology,
+    writer: Writer,
+    documents: Sequence[document_pb2.Document],
+) -> tuple[Ingested, list[tuple[int, document_pb2.Document]]]:
+    """Takes the new records of a frame; returns what became of them, and the documents that are left."""
+    nothing, every = Ingested([], set(), 0, set()), list(enumerate(documents))
+    parted = part(catalogue, every)
+    if not parted.new:
+        return nothing, every
+    connection.execute("SAVEPOINT new")
+    try:
+        moved = take_new(connection, catalogue, topology, writer, parted.new)
+    except REFUSED_BY_SQL:
+        connection.execute("ROLLBACK TO new")
+        moved = None
+    connection.execute("RELEASE new")
+    if moved is None:
+        return nothing, every
+    count = sum(len(new.ids) for new in parted.new)
+    return Ingested([], moved, count, {new.root.name for new in parted.new}), parted.others
 
 
 def _together(
@@ -170,7 +199,7 @@ def _together(
     connection.execute("SAVEPOINT documents")
     try:
         ingested = Ingest(connection, catalogue, topology, writer, now).take(documents)
-    except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError, UnicodeError):
+    except REFUSED_BY_SQL:
         connection.execute("ROLLBACK TO documents")
         ingested = _one_by_one(connection, catalogue, topology, writer, documents, now)
     connection.execute("RELEASE documents")
@@ -190,7 +219,7 @@ def _one_by_one(
         connection.execute("SAVEPOINT document")
         try:
             ingested = Ingest(connection, catalogue, topology, writer, now).take([pushed])
-        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError, UnicodeError):
+        except REFUSED_BY_SQL:
             connection.execute("ROLLBACK TO document")
             document = pushed.message
             why = Reason(
@@ -226,7 +255,7 @@ def wake_held(
             taken.records += ingested.applied
             if ingested.tables & TOPOLOGY_TABLES:
                 taken.topology = topology = refresh_topology(connection, catalogue)
-        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError, UnicodeError):
+        except REFUSED_BY_SQL:
             connection.execute("ROLLBACK TO woken")
             why = Reason(Code.UNREADABLE, f"{held.key[0]} {held.key[1]} holds a value that no column takes.")
             hold(connection, held.document, held.base, held.site, why, now)

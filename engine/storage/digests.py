@@ -5,7 +5,7 @@ does not depend on any order and a record that is taken out leaves no trace (F25
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 _MODULUS = 1 << 128
@@ -29,6 +29,13 @@ class DigestLedger:
         change = self._changes.setdefault((scope, table), [0, 0])
         change[0] += 1
         change[1] += int.from_bytes(record_hash, "big")
+
+    def add_all(self, scope: int, table: str, hashes: Iterable[bytes]) -> None:
+        """Live records have come into a scope."""
+        numbers = [int.from_bytes(record_hash, "big") for record_hash in hashes]
+        change = self._changes.setdefault((scope, table), [0, 0])
+        change[0] += len(numbers)
+        change[1] += sum(numbers)
 
     def remove(self, scope: int, table: str, record_hash: bytes) -> None:
         """A record that was live in a scope is no longer."""

@@ -7,6 +7,7 @@ is the feed entry; a newer entry of the same record replaces it, so a feed holds
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import NamedTuple
 
 from engine.limits import COUNT_CAP
@@ -31,10 +32,7 @@ def publish(connection: sqlite3.Connection, routed: Sequence[Routed]) -> set[str
     """Writes feed entries and digests for changes that are already in the tables; returns the scopes that moved."""
     numbers = scope_numbers(connection, dict.fromkeys(scope for entry in routed for scope in entry.scopes))
     before = _memberships(connection, [(entry.change.table.name, entry.change.id) for entry in routed])
-    heads = {
-        number: connection.execute("SELECT position FROM sync_scope WHERE scope = ?", (number,)).fetchone()[0]
-        for number in {*numbers.values(), *(scope for scopes in before.values() for scope in scopes)}
-    }
+    heads = _heads(connection, chain(numbers.values(), *before.values()))
     ledger, entries = DigestLedger(), []
     moved: set[int] = set()
     for entry in routed:
@@ -62,25 +60,63 @@ def publish(connection: sqlite3.Connection, routed: Sequence[Routed]) -> set[str
             moved.add(scope)
             entries.append((*key, scope, heads[scope], change.root_id, state, state != PUT))
     _write_entries(connection, entries)
-    _note_nowhere(connection, routed)
-    ledger.write(connection)
-    connection.executemany(
-        "UPDATE sync_scope SET position = ? WHERE scope = ?", [(heads[scope], scope) for scope in sorted(moved)]
+    roots = [entry for entry in routed if entry.change.row is not None and not entry.change.table.parent]
+    _note_nowhere(
+        connection,
+        [(entry.change.table.name, entry.change.id) for entry in routed],
+        [(entry.change.table.name, entry.change.id) for entry in roots if not entry.scopes],
     )
+    ledger.write(connection)
+    _write_heads(connection, {scope: heads[scope] for scope in moved})
     return scope_names(connection, moved)
 
 
-def _note_nowhere(connection: sqlite3.Connection, routed: Sequence[Routed]) -> None:
+class Published(NamedTuple):
+    """Documents of one record, of one table, that were never in any scope, with the scopes that all of them are in."""
+
+    table: str
+    scopes: Sequence[str]
+    ids: Sequence[str]
+    hashes: Sequence[bytes]
+
+
+def publish_new(connection: sqlite3.Connection, published: Sequence[Published]) -> set[str]:
+    """What `publish` does, for documents that were never in any scope."""
+    numbers = scope_numbers(connection, (scope for group in published for scope in group.scopes))
+    heads, ledger = _heads(connection, numbers.values()), DigestLedger()
+    for table, scopes, ids, hashes in published:
+        if not scopes:
+            _note_nowhere(connection, [], [(table, record_id) for record_id in ids])
+        for scope in map(numbers.__getitem__, scopes):
+            positions = range(heads[scope] + 1, heads[scope] + 1 + len(ids))
+            heads[scope] = positions[-1]
+            ledger.add_all(scope, table, hashes)
+            insert_rows(
+                connection, "INSERT INTO sync_membership (table_name, id, scope, position)", "(?, ?, ?, ?)",
+                list(zip(repeat(table), ids, repeat(scope), positions)),
+            )  # fmt: skip
+    ledger.write(connection)
+    _write_heads(connection, heads)
+    return set(numbers)
+
+
+def _heads(connection: sqlite3.Connection, scopes: Iterable[int]) -> dict[int, int]:
+    """Scope -> the position that was given last in its feed."""
+    query = "SELECT position FROM sync_scope WHERE scope = ?"
+    return {scope: connection.execute(query, (scope,)).fetchone()[0] for scope in set(scopes)}
+
+
+def _write_heads(connection: sqlite3.Connection, heads: Mapping[int, int]) -> None:
+    connection.executemany(
+        "UPDATE sync_scope SET position = ? WHERE scope = ?", [(heads[scope], scope) for scope in sorted(heads)]
+    )
+
+
+def _note_nowhere(connection: sqlite3.Connection, written: Sequence[Key], nowhere: Sequence[Key]) -> None:
     """Keeps a list of the documents that no site is sent, so that it never happens unnoticed."""
     if connection.execute("SELECT 1 FROM sync_nowhere LIMIT 1").fetchone() is not None:
-        keys = [(entry.change.table.name, entry.change.id) for entry in routed]
-        connection.executemany("DELETE FROM sync_nowhere WHERE table_name = ? AND id = ?", keys)
-    if any(not entry.scopes for entry in routed):
-        nowhere = (entry.change for entry in routed if not entry.scopes)
-        keys = [
-            (change.table.name, change.id) for change in nowhere if change.row is not None and not change.table.parent
-        ]
-        connection.executemany("INSERT OR IGNORE INTO sync_nowhere VALUES (?, ?)", keys)
+        connection.executemany("DELETE FROM sync_nowhere WHERE table_name = ? AND id = ?", written)
+    connection.executemany("INSERT OR IGNORE INTO sync_nowhere VALUES (?, ?)", nowhere)
 
 
 def nowhere_count(connection: sqlite3.Connection) -> int:

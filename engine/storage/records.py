@@ -14,6 +14,7 @@ Key = tuple[str, str]
 """(table name, id)."""
 
 _CHUNK = 1_000
+_KNOWING = ("sync_record", "sync_membership")
 
 
 class State(NamedTuple):
@@ -203,6 +204,60 @@ def write_states(connection: sqlite3.Connection, states: Sequence[tuple[object, 
         " counter = excluded.counter, hash = excluded.hash, deleted = excluded.deleted,"
         " writer_site = excluded.writer_site, writer_epoch = excluded.writer_epoch, deleted_on = excluded.deleted_on",
     )
+
+
+def are_unknown(connection: sqlite3.Connection, table: Table, ids: Sequence[str]) -> bool:
+    """Whether there is no row, no state and no membership of any of these ids, which are some."""
+    sources = (f"{table.name} WHERE ", *(f"{name} WHERE table_name = ? AND " for name in _KNOWING))
+    first, last = min(ids), max(ids)
+    for place, source in enumerate(sources):
+        values = (table.name,) if place else ()
+        # Ids that sort by time mostly come where nothing is yet.
+        some = connection.execute(f"SELECT 1 FROM {source}id BETWEEN ? AND ? LIMIT 1", (*values, first, last)).fetchone()
+        if some is None:
+            continue
+        for marks, part in chunks(ids):
+            query = f"SELECT 1 FROM {source}id IN ({marks}) LIMIT 1"
+            if connection.execute(query, (*values, *part)).fetchone() is not None:
+                return False
+    return True
+
+
+def insert_new(
+    connection: sqlite3.Connection,
+    table: Table,
+    rows: Sequence[Row],
+    versions: Sequence[Version],
+    hashes: Sequence[bytes],
+    unknown: Sequence[tuple[str, bytes]],
+    writer: Writer,
+) -> None:
+    """Writes rows of which nothing is known (`are_unknown`), roots without lines, with their states.
+
+    Args:
+        connection: inside the caller's transaction.
+        table: theirs.
+        rows: the records.
+        versions: of each.
+        hashes: of each.
+        unknown: (id, fields that this program does not know) of those that have some.
+        writer: who wrote them.
+    """
+    name = table.name
+    with applying(connection):
+        insert_rows(connection, *_upsert(table)[:2], rows)
+    insert_rows(
+        connection,
+        "INSERT INTO sync_record (table_name, id, term, term_id, counter, hash, writer_site, writer_epoch)",
+        "(?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (name, row[0], *version, hashed, *writer)
+            for row, version, hashed in zip(rows, versions, hashes, strict=True)
+        ],
+    )
+    if unknown or has_unknown(connection):
+        connection.executemany("DELETE FROM sync_unknown WHERE table_name = ? AND id = ?", [(name, r[0]) for r in rows])
+        connection.executemany("INSERT INTO sync_unknown VALUES (?, ?, ?)", [(name, *fields) for fields in unknown])
 
 
 class applying:  # noqa: N801 - a context manager that reads as a word
