@@ -317,10 +317,11 @@ class SiteNode:
             version, before = await self.database.data_version(), seen
             seen, quiet = version, min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
             if version != before and self._session is not None and await self.database.read(has_pushable):
-                quiet = WATCH_SECONDS_BUSY
                 session = self._session
                 if session is not None:
                     session.edited()
+                    if session.stays:  # elsewhere nobody waits for the next edit
+                        quiet = WATCH_SECONDS_BUSY
             await asyncio.sleep(quiet)
 
 

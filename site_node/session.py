@@ -96,7 +96,7 @@ class SiteSession:
         told: Progress,
         trace: Trace,
     ) -> None:
-        self.tally = Tally()
+        self.tally, self.stays = Tally(), stay
         self.machine = SiteMachine(stay, pace)
         self._pace = pace
         self._database, self._catalogue, self._me, self._told, self._trace = database, catalogue, me, told, trace

@@ -36,7 +36,7 @@ from engine.session.frames import Link, unpack
 from engine.storage.configuration import TOPOLOGY_TABLES, read_topology, write_rights
 from engine.storage.feeds import Routed, publish, scopes_in_force
 from engine.storage.held import Reason, hold, let_go, wake, woken
-from engine.storage.outbox import Edited, Entry, Present, edited_documents, forget, orphans
+from engine.storage.outbox import Edited, Entry, Present, documents_of, edited_records, forget, orphans
 from engine.storage.parts import body_of
 from engine.storage.push import set_aside
 from engine.storage.records import Key, Writer, applying, forget_unknown, read_meta, write_states
@@ -267,7 +267,7 @@ def route_own(
     connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, now: int
 ) -> tuple[Taken, Topology]:
     """Gives versions and feed positions to what was edited at the central itself; returns the topology after it."""
-    edited = edited_documents(connection, catalogue, ROUTE_RECORDS)
+    edited = documents_of(connection, catalogue, edited_records(connection, catalogue, ROUTE_RECORDS))
     edited.sort(key=lambda document: (catalogue.order[document.root.name], document.queued_at))
     taken = Taken()
     if not edited:

@@ -4,8 +4,8 @@ Both nodes take their changes from here: a site cuts them into frames, the centr
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from engine.catalogue.codec import Unreadable, canonical_of, codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
@@ -17,6 +17,7 @@ from engine.storage.retention import last_forgotten
 from engine.storage.triggers import not_unicode
 from engine.storage.undecodable import pass_over_undecodable
 
+Result = TypeVar("Result")
 _COLLECTED = (
     "(store_id = '' OR NOT EXISTS (SELECT 1 FROM sync_withheld AS h"
     " WHERE h.store_id = sync_outbox.store_id AND h.root_table = sync_outbox.root_table))"
@@ -38,6 +39,10 @@ class Entry(NamedTuple):
     table: str
     id: str
     token: int
+
+
+EditedRecord = tuple[str, str, str, str, int, int, int, int]
+"""A row of the outbox as it is read: root table, root id, table, id, token, term, random part of the term, queued at."""
 
 
 class Edited(NamedTuple):
@@ -86,26 +91,38 @@ def has_pushable(connection: sqlite3.Connection) -> bool:
     return connection.execute(f"SELECT 1 FROM sync_outbox WHERE {_PUSHED} LIMIT 1").fetchone() is not None
 
 
-def edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, records: int) -> list[Edited]:
-    """The documents edited first, in that order, with about that many records; each with all its changes. Changes of
-    records whose ids no message can carry are passed over."""
+def edited_records(connection: sqlite3.Connection, catalogue: Catalogue, records: int) -> list[EditedRecord]:
+    """The changes made first, in that order, at most that many. Those of records whose ids no message can carry are
+    passed over."""
+    query = (
+        "SELECT root_table, root_id, table_name, id, token, term, term_id, queued_at FROM sync_outbox"
+        f" WHERE {_PUSHED} ORDER BY queued_at LIMIT ?"
+    )
+    return _decodable(connection, catalogue, lambda: connection.execute(query, (records,)).fetchall())
+
+
+def documents_of(
+    connection: sqlite3.Connection, catalogue: Catalogue, records: Iterable[EditedRecord]
+) -> list[Edited]:
+    """The documents in which these changes are, in their order; each with all its changes."""
+    return _decodable(connection, catalogue, lambda: _documents_of(connection, catalogue, records))
+
+
+def _decodable(connection: sqlite3.Connection, catalogue: Catalogue, read: Callable[[], Result]) -> Result:
     try:
-        return _edited_documents(connection, catalogue, records)
+        return read()
     except sqlite3.OperationalError:
         if not pass_over_undecodable(connection, catalogue):
             raise
-        return _edited_documents(connection, catalogue, records)
+        return read()
 
 
-def _edited_documents(connection: sqlite3.Connection, catalogue: Catalogue, records: int) -> list[Edited]:
-    rows = connection.execute(
-        "SELECT root_table, root_id, table_name, id, token, term, term_id, queued_at FROM sync_outbox"
-        f" WHERE {_PUSHED} ORDER BY queued_at LIMIT ?",
-        (records,),
-    ).fetchall()
+def _documents_of(
+    connection: sqlite3.Connection, catalogue: Catalogue, records: Iterable[EditedRecord]
+) -> list[Edited]:
     documents, gathered = list[Edited](), set[Key]()
-    for row in rows:
-        root_table, root_id, table, record_id, token, term, term_id, queued_at = row
+    for record in records:
+        root_table, root_id, table, record_id, token, term, term_id, queued_at = record
         root = catalogue[root_table]
         if not catalogue.members_of(root_table):
             entry = Entry(table, record_id, token)

@@ -7,6 +7,8 @@ was framed is acknowledged and still the newest.
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from packhorse.sync.v1 import document_pb2
@@ -21,7 +23,8 @@ from engine.session.frames import pack, to_wire
 from engine.storage.bulk import insert_rows
 from engine.storage.chain import append, last_link, last_number, leave_overtaken_lane
 from engine.storage.held import holds_any, let_go
-from engine.storage.outbox import Edited, Present, edited_documents, every_change, forget, orphans, read_beyond
+from engine.storage.new_cuts import NewCut, NewCuts, cut_new
+from engine.storage.outbox import Edited, Present, documents_of, edited_records, every_change, forget, orphans, read_beyond
 from engine.storage.parts import LANE_FRAME, Body, body_for, open_body
 from engine.storage.records import (
     Change,
@@ -37,8 +40,10 @@ from engine.storage.records import (
 
 
 class Cut(NamedTuple):
-    """A document as it goes into a frame."""
+    """A document as it goes into a frame. It begins as a `NewCut` does."""
 
+    order: int
+    queued_at: int
     edited: Edited
     changes: list[Change]
     message: document_pb2.Document
@@ -66,10 +71,13 @@ def cut_frame(
     compressed goes into the lane instead (lane.py), or waits until that is free.
     """
     leave_overtaken_lane(connection)
-    while edited := edited_documents(connection, catalogue, size[0]):
-        cuts = _cut_documents(connection, catalogue, edited, site, now, size)
-        if cuts:
-            return _store(connection, cuts)
+    while records := edited_records(connection, catalogue, size[0]):
+        new = cut_new(connection, catalogue, records, size[1])
+        let_go(connection, [(cut.table, cut.id) for cut in new.cuts], site)
+        edited = documents_of(connection, catalogue, new.others) if new.size_bytes < size[1] else []
+        cuts = _cut_documents(connection, catalogue, edited, site, now, size, new) if edited else []
+        if new.cuts or cuts:
+            return _store(connection, new.cuts, cuts)
     return None
 
 
@@ -80,6 +88,7 @@ def _cut_documents(
     site: int,
     now: int,
     limits: tuple[int, int],
+    new: NewCuts,
 ) -> list[Cut]:
     roots = [(document.root.name, document.id) for document in edited]
     known = _known(connection, roots)
@@ -93,14 +102,11 @@ def _cut_documents(
     lost = {(d.root.name, d.id): orphans(connection, catalogue, d) for d in with_members}
     lines = [entry[:2] for document in with_members for entry in document.entries]
     present = Present(connection, catalogue, [*roots, *lines, *(key for found in lost.values() for key in found)])
-    cuts, records, size = [], 0, 0
+    cuts, records, size = [], len(new.cuts), new.size_bytes
     some_held, some_unknown = holds_any(connection, site), has_unknown(connection)
     for key, document in zip(roots, edited, strict=True):
         try:
-            if key not in present.states and key not in known and key not in lost and key in present.rows:
-                cut: Cut | None = _cut_new(document, present, key)
-            else:
-                cut = _cut(connection, catalogue, document, present, known.get(key, _NOTHING), lost.get(key, ()))
+            cut = _cut(connection, catalogue, document, present, known.get(key, _NOTHING), lost.get(key, ()))
         except Unreadable as error:
             set_aside(connection, document, site, str(error), now)
             continue
@@ -118,17 +124,7 @@ def _cut_documents(
         records, size = records + len(cut.changes), size + size_bytes
         if records >= limits[0] or size >= limits[1]:
             break
-    # What was edited first goes first; within a frame a document comes after those that it may require.
-    return sorted(cuts, key=lambda cut: (catalogue.order[cut.edited.root.name], cut.edited.queued_at))
-
-
-def _cut_new(document: Edited, present: Present, key: Key) -> Cut:
-    """A document of one record that never had lines and of which the peer has never heard: most are. It is what `_cut`
-    would make of it, in half of the time."""
-    change = present.change(key, "", next_version(present.forgotten, document.term))
-    message = document_pb2.Document(table=key[0], id=key[1], version=to_wire(change.version), whole=True)
-    message.records.add(content=change.content)
-    return Cut(document, [change], message)
+    return cuts
 
 
 def _cut(
@@ -167,7 +163,7 @@ def _cut(
     message = _message(document, version, base, whole, changes)
     if more.disposition and more.in_flight is not None:
         message.held.CopyFrom(to_wire(more.in_flight))
-    return Cut(document, changes, message)
+    return Cut(catalogue.order[root.name], document.queued_at, document, changes, message)
 
 
 def _continued(state: State | None, more: Known, forgotten: Version) -> tuple[Version, Version, bool]:
@@ -251,25 +247,51 @@ def _goes_in_parts(connection: sqlite3.Connection, cut: Cut, size_bytes: int, si
     return True
 
 
-def _store(connection: sqlite3.Connection, cuts: list[Cut]) -> document_pb2.Frame:
+def _store(connection: sqlite3.Connection, new: list[NewCut], cuts: list[Cut]) -> document_pb2.Frame:
     previous, number = last_link(connection), last_number(connection) + 1
-    body, frame_hash = pack(document_pb2.FrameBody(documents=[cut.message for cut in cuts]))
-    _note_in_flight(connection, number, cuts)
+    # What was edited first goes first; within a frame a document comes after those that it may require.
+    every = sorted([*new, *cuts], key=itemgetter(0, 1))
+    body, frame_hash = pack(_body(every))
+    _note_in_flight(connection, number, every)
     frame = document_pb2.Frame(
         number=number, hash=frame_hash, previous_number=previous.number, previous_hash=previous.hash, body=body
     )
-    append(connection, frame, len(cuts))
+    append(connection, frame, len(every))
     return frame
 
 
-def _note_in_flight(connection: sqlite3.Connection, number: int, cuts: list[Cut]) -> None:
-    tokens = {(entry.table, entry.id): entry.token for cut in cuts for entry in cut.edited.entries}
-    rows = [
-        (number, c.table.name, c.id, place, cut.edited.root.name, cut.edited.id, c.root_id,
-         tokens.get((c.table.name, c.id), 0), *c.version, c.hash, c.row is None, cut.message.whole)
-        for place, cut in enumerate(cuts)
-        for c in cut.changes
-    ]  # fmt: skip
+def _body(cuts: Iterable[NewCut | Cut]) -> document_pb2.FrameBody:
+    body = document_pb2.FrameBody()
+    for cut in cuts:
+        if isinstance(cut, Cut):
+            body.documents.append(cut.message)
+            continue
+        document = body.documents.add()
+        document.CopyFrom(_new_document(cut.table, cut.version))
+        document.id = cut.id
+        document.records.add().content = cut.content
+    return body
+
+
+@lru_cache(maxsize=128)
+def _new_document(table: str, version: Version) -> document_pb2.Document:
+    """What new documents of one table and version have in common: setting it in each would take thrice as long."""
+    return document_pb2.Document(table=table, version=to_wire(version), whole=True)
+
+
+def _note_in_flight(connection: sqlite3.Connection, number: int, cuts: Sequence[NewCut | Cut]) -> None:
+    rows: list[tuple[object, ...]] = []
+    for place, cut in enumerate(cuts):
+        if isinstance(cut, NewCut):
+            root = cut.table, cut.id
+            rows.append((number, *root, place, *root, "", cut.token, *cut.version, cut.hash, False, True))
+            continue
+        tokens = {entry[:2]: entry.token for entry in cut.edited.entries}
+        rows += [
+            (number, c.table.name, c.id, place, cut.edited.root.name, cut.edited.id, c.root_id,
+             tokens.get((c.table.name, c.id), 0), *c.version, c.hash, c.row is None, cut.message.whole)
+            for c in cut.changes
+        ]  # fmt: skip
     insert_rows(connection, "INSERT INTO sync_in_flight", "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     connection.execute(
         # Nothing can have been edited since the outbox was read: that was in this transaction.

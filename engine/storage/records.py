@@ -14,7 +14,6 @@ Key = tuple[str, str]
 """(table name, id)."""
 
 _CHUNK = 1_000
-_KNOWING = ("sync_record", "sync_membership")
 
 
 class State(NamedTuple):
@@ -206,21 +205,25 @@ def write_states(connection: sqlite3.Connection, states: Sequence[tuple[object, 
     )
 
 
+def known_among(connection: sqlite3.Connection, source: str, table: str, ids: Sequence[str]) -> set[str]:
+    """Those of some ids, one or more, that are in a table of the engine with the columns table_name and id, or in the
+    table of the catalogue itself where `source` is its name."""
+    where, values = ("", ()) if source == table else ("table_name = ? AND ", (table,))
+    # Ids that sort by time mostly come where nothing is yet.
+    query = f"SELECT 1 FROM {source} WHERE {where}id BETWEEN ? AND ? LIMIT 1"
+    if connection.execute(query, (*values, min(ids), max(ids))).fetchone() is None:
+        return set()
+    found: set[str] = set()
+    for marks, part in chunks(ids):
+        query = f"SELECT id FROM {source} WHERE {where}id IN ({marks})"
+        found.update(row[0] for row in connection.execute(query, (*values, *part)))
+    return found
+
+
 def are_unknown(connection: sqlite3.Connection, table: Table, ids: Sequence[str]) -> bool:
-    """Whether there is no row, no state and no membership of any of these ids, which are some."""
-    sources = (f"{table.name} WHERE ", *(f"{name} WHERE table_name = ? AND " for name in _KNOWING))
-    first, last = min(ids), max(ids)
-    for place, source in enumerate(sources):
-        values = (table.name,) if place else ()
-        # Ids that sort by time mostly come where nothing is yet.
-        some = connection.execute(f"SELECT 1 FROM {source}id BETWEEN ? AND ? LIMIT 1", (*values, first, last)).fetchone()
-        if some is None:
-            continue
-        for marks, part in chunks(ids):
-            query = f"SELECT 1 FROM {source}id IN ({marks}) LIMIT 1"
-            if connection.execute(query, (*values, *part)).fetchone() is not None:
-                return False
-    return True
+    """Whether there is no row, no state and no membership of any of these ids, which are one or more."""
+    sources = (table.name, "sync_record", "sync_membership")
+    return not any(known_among(connection, source, table.name, ids) for source in sources)
 
 
 def insert_new(
