@@ -14,11 +14,12 @@ from packhorse.sync.v1 import document_pb2
 from central_node.storage.follow_up import has_follow_up, queue_follow_up
 from central_node.storage.refusals import Refusals
 from central_node.storage.routing import Router
-from engine.catalogue.codec import Unreadable, codec, record_hash
+from engine.catalogue.codec import Unreadable, codec, record_hasher
 from engine.catalogue.model import Catalogue, Row, Table
 from engine.limits import ID_BYTES_MAX
 from engine.rules.topology import Topology
 from engine.rules.versions import NEVER, Version
+from engine.session.frames import from_wire
 from engine.storage.feeds import Published, publish_new
 from engine.storage.held import held_documents, wake
 from engine.storage.records import Key, Writer, are_unknown, exists, insert_new
@@ -32,6 +33,7 @@ class NewRecords:
         self.root = root
         self.ids: list[str] = []
         self.versions: list[Version] = []
+        self._given: dict[bytes, Version] = {}
         self._contents: list[bytes] = []
         self.rows: list[Row] = []
         self.unknown: list[tuple[str, bytes]] = []
@@ -41,22 +43,27 @@ class NewRecords:
     def add(self, record_id: str, version: document_pb2.Version, content: bytes) -> None:
         """Takes one more."""
         self.ids.append(record_id)
-        self.versions.append(Version(version.term, version.term_id, version.counter))
+        told = version.SerializeToString()  # most have the same
+        given = self._given.get(told)
+        if given is None:
+            given = self._given[told] = from_wire(version)
+        self.versions.append(given)
         self._contents.append(content)
 
     def decode(self) -> bool:
         """Reads the contents; whether each is what its document says, with an id and a version that can be."""
-        name, decode = self.root.name, codec(self.root).decode
-        for version in set(self.versions):
-            if max(version) >= 1 << 63 or not version.is_newer_than(NEVER):
-                return False
+        every = set(self.versions)
+        if any(max(version) >= 1 << 63 or not version.is_newer_than(NEVER) for version in every):
+            return False
+        decode = codec(self.root).decode
+        hashers = {version: record_hasher(self.root.name, *version) for version in every}
         try:
             for record_id, version, content in zip(self.ids, self.versions, self._contents, strict=True):
                 row, unknown, canonical = decode(content)
                 if row[0] != record_id:
                     return False
                 self.rows.append(row)
-                self.hashes.append(record_hash(name, record_id, *version, canonical))
+                self.hashes.append(hashers[version](record_id, canonical))
                 if unknown:
                     self.unknown.append((record_id, unknown))
         except Unreadable:

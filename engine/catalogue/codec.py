@@ -6,9 +6,9 @@ program does not know included as they were received. Two programs of different 
 normalising decimals would break that, because a program cannot know that a field that it does not know is one (F25).
 """
 
-import hashlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
+from hashlib import blake2b
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -71,7 +71,7 @@ class TableCodec:
         values = list(self._values(message))
         values.pop()
         for place, name in self._optional:
-            if not message.HasField(name):
+            if not values[place] and not message.HasField(name):
                 values[place] = None
         writes_default = False
         for place in self._decimals:
@@ -121,8 +121,19 @@ def codec(table: Table) -> TableCodec:
 
 def record_hash(table: str, record_id: str, term: int, term_id: int, counter: int, canonical: bytes) -> bytes:
     """BLAKE2b-128 of (table, id, version, canonical record): 16 bytes."""
-    head = f"{len(table)}:{table}{len(record_id)}:{record_id}{term}:{term_id}:{counter}:"
-    return hashlib.blake2b(head.encode("utf-8", "surrogatepass") + canonical, digest_size=16).digest()
+    return record_hasher(table, term, term_id, counter)(record_id, canonical)
+
+
+@lru_cache(maxsize=256)
+def record_hasher(table: str, term: int, term_id: int, counter: int) -> Callable[[str, bytes], bytes]:
+    """`record_hash` for many records of one table and version: of (id, canonical record)."""
+    head, version = f"{len(table)}:{table}", f"{term}:{term_id}:{counter}:"
+
+    def hashed(record_id: str, canonical: bytes) -> bytes:
+        told = f"{head}{len(record_id)}:{record_id}{version}".encode("utf-8", "surrogatepass")
+        return blake2b(told + canonical, digest_size=16).digest()
+
+    return hashed
 
 
 def _from_row(column: Column) -> Callable[[RowValue], RowValue] | None:

@@ -5,7 +5,8 @@ and version (Echoes); documents with lines and tombstones go as documents whose 
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from packhorse.sync.v1 import document_pb2
 
@@ -16,35 +17,43 @@ from engine.session.frames import from_wire, to_wire
 from engine.storage.bulk import insert_rows
 from engine.storage.digests import DigestLedger
 from engine.storage.hidden import show
-from engine.storage.records import Key, State, by_table, chunks
+from engine.storage.records import Key, chunks
 
 MARKED = 3
 """State of a membership that a subscription which has begun again has not shown yet."""
 _HASH_BYTES = 16
 
 
-def echoes_of(connection: sqlite3.Connection, states: Mapping[Key, State]) -> list[document_pb2.Echoes]:
+class Own(Protocol):
+    """A document of one record that its receiver wrote itself."""
+
+    @property
+    def table(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def version(self) -> Version: ...
+    @property
+    def hash(self) -> bytes: ...
+
+
+def echoes_of(connection: sqlite3.Connection, own: Iterable[Own]) -> list[document_pb2.Echoes]:
     """Tells a receiver of documents of one record that it wrote itself, none of them deleted, in their order.
 
     A row that is missing although it was never deleted is damage here, and not spoken of.
     """
-    grouped: dict[tuple[str, Version], tuple[list[str], list[bytes]]] = {}
-    for table, ids in by_table(states).items():
+    grouped: dict[tuple[str, Version], dict[str, bytes]] = {}
+    for document in own:
+        grouped.setdefault((document.table, document.version), {})[document.id] = document.hash
+    told = list[document_pb2.Echoes]()
+    for (table, version), hashes in grouped.items():
         there: set[str] = set()
-        for marks, part in chunks(ids):
+        for marks, part in chunks(list(hashes)):
             there.update(row[0] for row in connection.execute(f"SELECT id FROM {table} WHERE id IN ({marks})", part))
-        for record_id in ids:
-            if record_id in there:
-                state = states[table, record_id]
-                group = grouped.get((table, state.version))
-                if group is None:
-                    group = grouped[table, state.version] = [], []
-                group[0].append(record_id)
-                group[1].append(state.hash)
-    return [
-        document_pb2.Echoes(table=table, version=to_wire(version), ids=ids, hashes=b"".join(hashes))
-        for (table, version), (ids, hashes) in grouped.items()
-    ]
+        ids = [record_id for record_id in hashes if record_id in there]
+        joined = b"".join(hashes[record_id] for record_id in ids)
+        told.append(document_pb2.Echoes(table=table, version=to_wire(version), ids=ids, hashes=joined))
+    return told
 
 
 def take_echoes(
@@ -65,7 +74,7 @@ def take_echoes(
         if told.table not in catalogue:
             continue
         here = _as_here(connection, catalogue, told, scope)
-        joined, marked = list[str](), list[str]()
+        joined, hashes, marked = list[str](), list[bytes](), list[str]()
         for record_id, at in zip(told.ids, range(0, len(told.hashes), _HASH_BYTES), strict=True):
             told_hash = told.hashes[at : at + _HASH_BYTES]
             known_hash, state = here.pop(record_id, (None, None))
@@ -75,9 +84,10 @@ def take_echoes(
                 others.append(other)
             elif state is None:
                 joined.append(record_id)
-                ledger.add(scope, told.table, told_hash)
+                hashes.append(told_hash)
             elif state == MARKED:
                 marked.append(record_id)
+        ledger.add_all(scope, told.table, hashes)
         _join(connection, told.table, scope, joined, marked)
     ledger.write(connection)
     return others
@@ -100,7 +110,7 @@ def _as_here(
             " AND (r.term, r.term_id, r.counter) = (?, ?, ?)",
             (scope, told.table, *part, *version),
         )
-        found.update((row[0], row[1:]) for row in rows)
+        found.update((record_id, (known_hash, state)) for record_id, known_hash, state in rows)
     return found
 
 

@@ -5,10 +5,10 @@ what was held or cannot be encoded - is cut document by document (push.py), with
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from engine.catalogue.codec import Unreadable, canonical_of, codec, record_hash
+from engine.catalogue.codec import Unreadable, canonical_of, codec, record_hasher
 from engine.catalogue.model import Catalogue
 from engine.rules.versions import Term, Version, next_version
 from engine.storage.outbox import EditedRecord
@@ -82,8 +82,13 @@ def _cut_table(
     rows, unknown = read_rows(connection, table, ids), read_unknown(connection, table, ids)
     cuts: list[NewCut] = []
     others: list[EditedRecord] = []
+    given: dict[tuple[int, int], tuple[Version, Callable[[str, bytes], bytes]]] = {}
     for record in records:
         _, _, _, record_id, token, term, term_id, queued_at = record
+        if (term, term_id) not in given:
+            version = next_version(forgotten, Term(term, term_id))
+            given[term, term_id] = version, record_hasher(name, *version)
+        version, hashed = given[term, term_id]
         row = rows.get(record_id)
         if row is None or record_id in heard_of:
             others.append(record)
@@ -95,9 +100,7 @@ def _cut_table(
             continue
         if record_id in unknown:
             content, canonical = content + unknown[record_id], canonical_of(content, unknown[record_id])
-        version = next_version(forgotten, Term(term, term_id))
-        hashed = record_hash(name, record_id, *version, canonical)
-        cut = NewCut(order, queued_at, name, record_id, token, version, hashed, content)
+        cut = NewCut(order, queued_at, name, record_id, token, version, hashed(record_id, canonical), content)
         if _size_bytes(cut) < limit_bytes:
             cuts.append(cut)
         else:  # it may have to go in parts

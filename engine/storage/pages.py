@@ -17,17 +17,23 @@ from packhorse.sync.v1 import document_pb2
 from engine.catalogue.codec import Unreadable, codec
 from engine.catalogue.model import Catalogue
 from engine.limits import COUNT_CAP, FRAME_BYTES, ID_BYTES_MAX
+from engine.rules.versions import Version
 from engine.session.frames import to_wire
 from engine.storage.echoes import echoes_of
 from engine.storage.feeds import LEAVE, PUT, heads
 from engine.storage.outbox import Present
-from engine.storage.records import Key, State, Writer, chunks, read_states
+from engine.storage.records import Key, State, Writer, chunks
 from engine.storage.wants import read_wants
 
 # The conditions of the partial indexes are repeated: without them SQLite reads all feeds for every page. They come
 # last: SQLite begins its search at the first condition on the position, and would read a feed from its start.
 _BEYOND = "scope = ? AND position > ? AND position > 0"
-_BY_DOCUMENT = "sync_membership INDEXED BY sync_membership_document"
+_BY_DOCUMENT = "INDEXED BY sync_membership_document"
+_ENTRY = (
+    "m.table_name, m.id, m.root_id, m.position, m.state, r.term, r.term_id, r.counter, r.hash, r.deleted,"
+    " r.writer_site, r.writer_epoch FROM sync_membership AS m {} LEFT JOIN sync_record AS r"
+    " ON r.table_name = m.table_name AND r.id = m.id"
+)
 
 
 class Cursor(NamedTuple):
@@ -70,11 +76,32 @@ class Page(NamedTuple):
 
 
 class _Entry(NamedTuple):
+    """An entry of a feed with what is known of its record."""
+
     table: str
     id: str
     root_id: str
     position: int
     state: int
+    term: int
+    term_id: int
+    counter: int
+    hash: bytes
+    deleted: int
+    writer_site: int
+    writer_epoch: str
+
+    @property
+    def version(self) -> Version:
+        """The record's."""
+        return Version(self.term, self.term_id, self.counter)
+
+    @property
+    def of_record(self) -> State:
+        """What is known of the record."""
+        return State(
+            self.version, self.hash, bool(self.deleted), self.root_id, self.writer_site, self.writer_epoch
+        )
 
 
 def read_page(
@@ -137,14 +164,12 @@ def _backfilled(
     connection: sqlite3.Connection, scope: int, cursor: Cursor, limit: int
 ) -> tuple[tuple[list[_Entry], list[_Entry]], int]:
     """(the records of the table, none that go along), and the last position paged."""
-    page = [
-        _Entry(*row)
-        for row in connection.execute(
-            "SELECT table_name, id, root_id, position, state FROM sync_membership"
-            f" WHERE table_name = ? AND state = ? AND position <= ? AND {_BEYOND} ORDER BY position LIMIT ?",
-            (cursor.table, PUT, cursor.until, scope, cursor.position, limit),
-        )
-    ]
+    query = (
+        f"SELECT {_ENTRY.format('')} WHERE m.table_name = ? AND m.state = ? AND position <= ? AND {_BEYOND}"
+        " ORDER BY position LIMIT ?"
+    )
+    values = (cursor.table, PUT, cursor.until, scope, cursor.position, limit)
+    page = list(map(_Entry._make, connection.execute(query, values)))
     return (page, []), page[-1].position if len(page) == limit else cursor.until
 
 
@@ -153,14 +178,8 @@ def _entries(
 ) -> tuple[list[_Entry], list[_Entry]]:
     """(the page, the other entries beyond `after` of the documents that the page touches): both together about `limit`
     entries, one document more at most."""
-    columns = "table_name, id, root_id, position, state"
-    page = [
-        _Entry(*row)
-        for row in connection.execute(
-            f"SELECT {columns} FROM sync_membership WHERE {_BEYOND} ORDER BY position LIMIT ?",
-            (scope, after, limit),
-        )
-    ]
+    query = f"SELECT {_ENTRY.format('')} WHERE {_BEYOND} ORDER BY position LIMIT ?"
+    page = list(map(_Entry._make, connection.execute(query, (scope, after, limit))))
     if not any(entry.root_id for entry in page):
         return page, []
     page = page[: _fitting(connection, scope, after, limit, page)]
@@ -168,11 +187,10 @@ def _entries(
     roots = {(_root_table(catalogue, entry), entry.root_id) for entry in page if entry.root_id}
     others = []
     for marks, part in chunks(sorted({root_id for _, root_id in roots})):
-        for row in connection.execute(
-            f"SELECT {columns} FROM {_BY_DOCUMENT} WHERE {_BEYOND} AND root_id <> '' AND root_id IN ({marks})",
-            (scope, after, *part),
-        ):
-            entry = _Entry(*row)
+        query = (
+            f"SELECT {_ENTRY.format(_BY_DOCUMENT)} WHERE {_BEYOND} AND m.root_id <> '' AND m.root_id IN ({marks})"
+        )
+        for entry in map(_Entry._make, connection.execute(query, (scope, after, *part))):
             if (entry.table, entry.id) not in there and (_root_table(catalogue, entry), entry.root_id) in roots:
                 others.append(entry)
     return page, others
@@ -183,7 +201,7 @@ def _fitting(connection: sqlite3.Connection, scope: int, after: int, limit: int,
     along: dict[str, int] = {}
     for marks, part in chunks(sorted({entry.root_id for entry in page if entry.root_id})):
         along |= connection.execute(
-            f"SELECT root_id, count(*) FROM {_BY_DOCUMENT}"
+            f"SELECT root_id, count(*) FROM sync_membership {_BY_DOCUMENT}"
             f" WHERE {_BEYOND} AND root_id <> '' AND root_id IN ({marks}) GROUP BY root_id",
             (scope, after, *part),
         )
@@ -234,22 +252,23 @@ def _section(
         document_pb2.RecordKey(table=entry.table, id=entry.id) for entry in entries if entry.state == LEAVE
     )
     shown = [entry for entry in entries if entry.state != LEAVE and entry.table in tables]
-    states = read_states(connection, [(entry.table, entry.id) for entry in shown])
     damaged = {*read_wants(connection)}  # they come with new positions when they are mended (F43)
-    own: dict[Key, State] = {}
+    own: list[_Entry] = []
     groups: dict[Key, list[Key]] = {}
+    states: dict[Key, State] = {}
     for entry in shown:
+        if not entry.root_id and not entry.deleted and _wrote(entry, receiver):
+            own.append(entry)
+            continue
         key = (entry.table, entry.id)
+        states[key] = entry.of_record
         if entry.root_id:
             groups.setdefault((_root_table(catalogue, entry), entry.root_id), []).append(key)
-        elif _wrote(states[key], receiver) and not states[key].deleted:
-            own[key] = states[key]
         else:
             groups[key] = [key]
     for key in damaged:
         groups.pop(key, None)
-        own.pop(key, None)
-    section.echoes.extend(echoes_of(connection, own))
+    section.echoes.extend(echoes_of(connection, (entry for entry in own if entry[:2] not in damaged)))
     present = Present(connection, catalogue, chain.from_iterable(groups.values()), states)
     for root, members in groups.items():
         section.documents.append(_document(catalogue, root, members, present, receiver))
@@ -286,8 +305,8 @@ def _document(
     return document
 
 
-def _wrote(state: State, receiver: Writer) -> bool:
-    return state.writer_site == receiver.site and state.writer_epoch == receiver.epoch
+def _wrote(record: State | _Entry, receiver: Writer) -> bool:
+    return record.writer_site == receiver.site and record.writer_epoch == receiver.epoch
 
 
 class Wanted(NamedTuple):
