@@ -29,6 +29,7 @@ from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
 from engine.limits import (
     APPLY_SECONDS,
     INGEST_FRAMES,
+    PAGE_WAIT_SECONDS,
     SWEEP_HOURS,
     SWEEP_PAUSE_SECONDS,
     WATCH_GROWTH,
@@ -77,6 +78,8 @@ class CentralNode:
         """Why the last step that was to change the database could not, until one could again."""
         self.counters = {"frames": 0, "records": 0, "sessions": 0, "errors": 0}
         self._frames: deque[tuple[Session, Submitted]] = deque()
+        self._all_taken = asyncio.Event()
+        self._all_taken.set()
         self._noted = 0
         """How many frames, from the first on, were noted as attempts and can be taken together (attempts.py)."""
         self._paces: dict[int, Pace] = {}
@@ -124,7 +127,17 @@ class CentralNode:
     def submit(self, session: Session, submitted: Submitted) -> None:
         """Queues a frame; its session hears `frame_ingested` or `ingest_busy`. Bounded by the session's window."""
         self._frames.append((session, submitted))
+        self._all_taken.clear()
         self._signal.set()
+
+    async def until_all_is_taken(self) -> None:
+        """Returns when no frame waits to be taken, or after PAGE_WAIT_SECONDS. What a site has written is safe only
+        when it is here, so it goes before what others read, as long as nobody starves."""
+        if not self._all_taken.is_set():
+            try:
+                await asyncio.wait_for(self._all_taken.wait(), PAGE_WAIT_SECONDS)
+            except TimeoutError:
+                pass  # more comes than can be taken: now it is the readers' turn
 
     async def settle(self) -> None:
         """Returns when everything that was committed in this database before the call is in the feeds (F44).
@@ -249,7 +262,10 @@ class CentralNode:
     def _next_frame(self) -> tuple[Session, Submitted]:
         """Takes the frame at the head, one of those that were noted, out of the queue."""
         self._noted = max(0, self._noted - 1)
-        return self._frames.popleft()
+        frame = self._frames.popleft()
+        if not self._frames:
+            self._all_taken.set()
+        return frame
 
     def _tell_busy(self, batch: list[tuple[Session, Submitted]], error: Unavailable) -> None:
         self.trouble = error

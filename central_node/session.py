@@ -188,6 +188,7 @@ class CentralSession:
         self._node.submit(self, Submitted(self._writer, self._id, action.value, not self._one_round))
 
     async def _do_load_page(self, _action: Action) -> Event:
+        await self._node.until_all_is_taken()
         await self._follow_topology()
         await self._keep_lane()
         behind = {self._lane.scope} if self._lane is not None else set()

@@ -54,6 +54,8 @@ RETRY_SECONDS_MAX = 60.0
 """End of that exponential wait."""
 BUSY_SECONDS = 1.0, 900.0
 """Bounds of a retry-after."""
+PAGE_WAIT_SECONDS = 0.25
+"""How long a page of a feed waits at most while frames wait at the central to be taken."""
 WRITE_LOCK_SECONDS = 5.0
 """How long a transaction waits for another program's write lock."""
 DRAIN_SECONDS = 10.0

@@ -22,7 +22,7 @@ from engine.rules.versions import NEVER, Version
 from engine.session.frames import from_wire
 from engine.storage.feeds import Published, publish_new
 from engine.storage.held import held_documents, wake
-from engine.storage.records import Key, Writer, are_unknown, exists, insert_new
+from engine.storage.records import Key, Writer, are_here, are_unknown, insert_new
 from engine.storage.wants import read_wants
 
 
@@ -142,7 +142,7 @@ def _refers_to_what_is_here(
     for new in parted:
         for place, table in new.root.required:
             wanted.setdefault(table, set()).update(str(row[place]) for row in new.rows if row[place])
-    return all(len(exists(connection, catalogue[table], sorted(ids))) == len(ids) for table, ids in wanted.items())
+    return all(are_here(connection, catalogue[table], sorted(ids)) for table, ids in wanted.items())
 
 
 def _by_scopes(new: NewRecords, router: Router) -> list[Published]:
