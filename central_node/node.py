@@ -28,6 +28,7 @@ from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
 from engine.limits import (
     APPLY_SECONDS,
+    ASIDE_SECONDS,
     INGEST_FRAMES,
     PAGE_WAIT_SECONDS,
     SWEEP_HOURS,
@@ -42,7 +43,7 @@ from engine.session.frames import Link
 from engine.session.machine import Event
 from engine.session.pace import Pace
 from engine.storage import retention
-from engine.storage.database import Database, Result, Work
+from engine.storage.database import Database, DataVersion, Result, Work
 from engine.storage.integrity import Mended, sweep_batch
 from engine.storage.retention import purge_tombstones
 from engine.storage.schema import repair_schema, schema_is_whole
@@ -247,9 +248,11 @@ class CentralNode:
         # Others first: a change is on its way to them while its own site hears that it has arrived.
         pushing = {session.site for session, _ in group}
         self._count(taken)
-        self._tell_moved(taken.moved, [session for site, session in self.sessions.items() if site not in pushing])
-        for told in taken.acknowledgements:
-            session, submitted = self._next_frame()
+        others = [session for site, session in self.sessions.items() if site not in pushing]
+        done = [(*self._next_frame(), told) for told in taken.acknowledgements]
+        if self._tell_moved(taken.moved, others) and not self._frames:
+            await asyncio.sleep(ASIDE_SECONDS)  # their pages go first: nobody waits for an acknowledgement
+        for session, submitted, told in done:
             if isinstance(told, PackhorseError):
                 session.post(Event("failed", told))
             elif told is not None:
@@ -320,11 +323,11 @@ class CentralNode:
         if taken.topology is not None:
             self._use(taken.topology)
 
-    def _tell_moved(self, moved: set[str], sessions: Iterable[Session]) -> None:
-        if moved:
-            for session in sessions:
-                if session.follows(moved):
-                    session.post(Event("feed_moved"))
+    def _tell_moved(self, moved: set[str], sessions: Iterable[Session]) -> bool:
+        following = [session for session in sessions if session.follows(moved)] if moved else []
+        for session in following:
+            session.post(Event("feed_moved"))
+        return bool(following)
 
     async def _sweep(self) -> None:
         """At start and daily, beside everything else: finds what was changed behind the triggers (F43)."""
@@ -358,11 +361,11 @@ class CentralNode:
 
     async def _look(self) -> None:
         """Notices edits that other programs, or commands, commit into the database."""
-        seen, quiet = -1, WATCH_SECONDS_IDLE
+        seen, quiet = DataVersion(), WATCH_SECONDS_IDLE
         while True:
-            version, before = await self.database.data_version(), seen
-            seen, quiet = version, min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
-            if version != before and await self.database.read(has_own_changes):
+            before, seen = seen, await self.database.data_version()
+            quiet = min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
+            if seen.number != before.number and await self.database.read(has_own_changes):
                 quiet = WATCH_SECONDS_BUSY
                 self._signal.set()
             await asyncio.sleep(quiet)

@@ -27,7 +27,7 @@ from central_node.storage.roster import (
 )
 from central_node.welcome import check_hello, introduce
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
-from engine.limits import DIFFERING_SCOPES, PAGE_BYTES_MAX
+from engine.limits import ASIDE_SECONDS, DIFFERING_SCOPES, PAGE_BYTES_MAX
 from engine.rpc.driver import Driver
 from engine.session.central_machine import CentralMachine, PageLoaded
 from engine.session.frames import pack
@@ -345,6 +345,7 @@ class CentralSession:
         raise Unavailable(Code.BUSY, "The central node's own data change faster than they are routed.", 1.0)
 
     async def _do_load_checkpoint(self, action: Action) -> Event:
+        await asyncio.sleep(ASIDE_SECONDS)  # the page before it is on its way first
         cursors, compared, tables = self._cursors, self._compared, self._tables
         found = await self._database.read(
             lambda c: read_checkpoint(c, self.site, cursors, compared, action.value, tables)

@@ -64,11 +64,13 @@ ROUNDS = 5
 """Rounds of push and pull in one manual or scheduled synchronisation."""
 
 # --- noticing edits of other programs ---------------------------------------------------------------------------------
-WATCH_SECONDS_BUSY = 0.001
+WATCH_SECONDS_BUSY = 0.0005
 """Time between two looks at `PRAGMA data_version` while edits keep coming."""
 WATCH_SECONDS_IDLE = 0.2
 """The same after a quiet while."""
-WATCH_GROWTH = 1.01
+ASIDE_SECONDS = 0.002
+"""How long what nobody waits for is put off, so that it does not slow down what somebody waits for."""
+WATCH_GROWTH = 1.005
 """By how much that time grows with each look that finds nothing: to a hundredth of how long it has been quiet."""
 
 # --- counting and keeping ---------------------------------------------------------------------------------------------

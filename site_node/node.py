@@ -24,6 +24,7 @@ from tenacity.wait import wait_base, wait_random_exponential
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError, Unavailable
 from engine.limits import (
+    ASIDE_SECONDS,
     RETRY_SECONDS_FIRST,
     RETRY_SECONDS_MAX,
     ROUNDS,
@@ -37,7 +38,7 @@ from engine.rpc.local_channel import Progress
 from engine.rpc.trace import open_trace
 from engine.session.machine import Event, Message
 from engine.session.pace import Pace, spread_retry
-from engine.storage.database import Database
+from engine.storage.database import Database, DataVersion
 from engine.storage.eviction import Place as EvictionPlace
 from engine.storage.eviction import evict_some
 from engine.storage.integrity import Mended, sweep_batch
@@ -310,19 +311,24 @@ class SiteNode:
 
     async def _look(self) -> None:
         """Notices edits that other programs commit into the database, and tells the session that is open."""
-        seen, quiet = -1, WATCH_SECONDS_IDLE
+        seen, quiet = DataVersion(), WATCH_SECONDS_IDLE
         while True:
             if self._session is not None:  # while it reads the outbox anyway it finds them by itself
                 await self._session.until_all_is_sent()
-            version, before = await self.database.data_version(), seen
-            seen, quiet = version, min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
-            if version != before and self._session is not None and await self.database.read(has_pushable):
+            before, seen = seen, await self.database.data_version()
+            quiet = min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)
+            if seen.number != before.number and (seen.shows_others(before) or await self._has_pushable()):
                 session = self._session
                 if session is not None:
                     session.edited()
                     if session.stays:  # elsewhere nobody waits for the next edit
                         quiet = WATCH_SECONDS_BUSY
             await asyncio.sleep(quiet)
+
+    async def _has_pushable(self) -> bool:
+        """Asked after a commit of this node's own. Nobody waits for the answer: what was committed is sent first."""
+        await asyncio.sleep(ASIDE_SECONDS)
+        return await self.database.read(has_pushable)
 
 
 def _tell(waiters: list[asyncio.Future[Ended]], ended: Ended) -> None:

@@ -233,31 +233,34 @@ class SiteSession:
         if not self._has_edits:
             frames, pending = await self._database.read(load)
         self._has_edits = False
-        if not frames:
-            frames = await self._cut(wanted) if pending else []
-            if not frames:
-                return Event("frames_loaded", Loaded([], True, ended_here=pending))
-        self.tally.resumed_frames += sum(1 for frame in frames if frame.number <= self._resumed_below)
-        return Event("frames_loaded", Loaded(frames, False))
+        if pending:
+            return await self._cut(wanted)
+        return self._loaded(frames, not frames)
 
-    async def _cut(self, wanted: Wanted) -> list[document_pb2.Frame]:
+    async def _cut(self, wanted: Wanted) -> Event:
         """Frames cut in one transaction: as many as are wanted, or as fit into the time that others may wait for it.
         Where there are stored ones after all, those."""
         clock = asyncio.get_running_loop().time
 
-        def cut(connection: sqlite3.Connection) -> tuple[list[document_pb2.Frame], LaneState | None]:
-            frames = stored_frames(connection, wanted.after, wanted.frames)
+        def cut(connection: sqlite3.Connection) -> tuple[list[document_pb2.Frame], bool, bool, LaneState | None]:
+            frames, exhausted = stored_frames(connection, wanted.after, wanted.frames), False
+            waited = has_pushable(connection) or lane_is_overtaken(connection)
             end, size = clock() + APPLY_SECONDS, (wanted.records, wanted.size_bytes)
-            while len(frames) < wanted.frames and clock() < end:
+            while len(frames) < wanted.frames and not exhausted and clock() < end:
                 frame = cut_frame(connection, self._catalogue, self._me.site, int(time.time()), size)
                 if frame is None:
-                    break
-                frames.append(frame)
-            return frames, self._lane(connection, document_pb2.PartStored())
+                    exhausted = True
+                else:
+                    frames.append(frame)
+            return frames, exhausted, waited, self._lane(connection, document_pb2.PartStored())
 
-        frames, lane = await self._database.write(cut)
+        frames, exhausted, waited, lane = await self._database.write(cut)
         self.post(Event("lane_moved", lane))
-        return frames
+        return self._loaded(frames, exhausted, waited and not frames)
+
+    def _loaded(self, frames: list[document_pb2.Frame], exhausted: bool, ended_here: bool = False) -> Event:
+        self.tally.resumed_frames += sum(1 for frame in frames if frame.number <= self._resumed_below)
+        return Event("frames_loaded", Loaded(frames, exhausted, ended_here))
 
     async def _do_load_part(self, action: Action) -> Event:
         return Event("part_loaded", await self._database.read(lambda c: read_part(c, CENTRAL_SITE, action.value)))

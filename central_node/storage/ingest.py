@@ -23,15 +23,15 @@ from packhorse.sync.v1 import document_pb2, session_pb2
 
 from central_node.storage.follow_up import queue_follow_up
 from central_node.storage.pushed import Pushed
-from central_node.storage.refusals import Refusals
 from central_node.storage.references import doubtful_references, first_missing
+from central_node.storage.refusals import Refusals
 from central_node.storage.routing import Router
 from central_node.storage.tombstones import conflict, is_foreign, is_forgotten, is_without_right
 from engine.catalogue.codec import Unreadable, codec, record_hash
 from engine.catalogue.model import Catalogue, Row, Table
 from engine.errors import Code, sentence
 from engine.limits import ID_BYTES_MAX
-from engine.rules.authority import RIGHT_OF_KIND, RIGHTS_PER_STORE, Owner, is_collected, may_edit, owner_of
+from engine.rules.authority import RIGHT_OF_KIND, RIGHTS_PER_STORE, Owner, may_edit
 from engine.rules.topology import Topology
 from engine.rules.versions import NEVER, Term, Version
 from engine.session.frames import from_wire

@@ -22,7 +22,7 @@ from engine.rules.versions import NEVER, Version
 from engine.session.frames import from_wire
 from engine.storage.feeds import Published, publish_new
 from engine.storage.held import held_documents, wake
-from engine.storage.records import Key, Writer, are_here, are_unknown, insert_new
+from engine.storage.records import Writer, are_here, are_unknown, insert_new
 from engine.storage.wants import read_wants
 
 
@@ -105,7 +105,11 @@ def part(catalogue: Catalogue, every: list[tuple[int, document_pb2.Document]]) -
 
 
 def take_new(
-    connection: sqlite3.Connection, catalogue: Catalogue, topology: Topology, writer: Writer, parted: Sequence[NewRecords]
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    topology: Topology,
+    writer: Writer,
+    parted: Sequence[NewRecords],
 ) -> set[str] | None:
     """Applies new records; returns the scopes whose feeds moved, or None, where nothing was written, because one of
     them is not new, may not be applied, or refers to what is not here."""
@@ -134,9 +138,7 @@ def _may_be_written(new: NewRecords, refusals: Refusals) -> bool:
     return not any(refusals.of(new.root, row, version, is_new=True) for (_, version), row in cases.items())
 
 
-def _refers_to_what_is_here(
-    connection: sqlite3.Connection, catalogue: Catalogue, parted: Iterable[NewRecords]
-) -> bool:
+def _refers_to_what_is_here(connection: sqlite3.Connection, catalogue: Catalogue, parted: Iterable[NewRecords]) -> bool:
     """Whether every required reference is to something that is here, or was and is deleted (F26)."""
     wanted: dict[str, set[str]] = {}
     for new in parted:

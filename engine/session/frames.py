@@ -6,6 +6,7 @@ bytes whatever library compresses them later.
 """
 
 import hashlib
+import threading
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
@@ -18,6 +19,9 @@ from engine.limits import FRAME_BYTES_MAX
 from engine.rules.versions import Version
 
 _LEVEL = 1
+_of_thread = threading.local()
+"""A compressor and a decompressor for each thread, which must not share them: making one takes longer than a small
+frame does."""
 MessageType = TypeVar("MessageType", bound=Message)
 
 
@@ -30,7 +34,7 @@ class Link(NamedTuple):
 
 def pack(body: Message) -> tuple[bytes, bytes]:
     """Serialises and compresses a body; returns (bytes, their SHA-256)."""
-    packed = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False).compress(body.SerializeToString())
+    packed = _compressor().compress(body.SerializeToString())
     return packed, hashlib.sha256(packed).digest()
 
 
@@ -47,9 +51,23 @@ def unpack(kind: type[MessageType], packed: bytes, packed_hash: bytes) -> Messag
         parameters = zstandard.get_frame_parameters(packed)
         if parameters.content_size > FRAME_BYTES_MAX:  # a missing size is a huge number here
             raise PeerProblem(Code.FRAME_DAMAGED, "A frame claims to be larger than what is accepted.")
-        return kind.FromString(zstandard.ZstdDecompressor().decompress(packed, max_output_size=FRAME_BYTES_MAX))
+        return kind.FromString(_decompressor().decompress(packed, max_output_size=FRAME_BYTES_MAX))
     except (zstandard.ZstdError, DecodeError) as error:
         raise PeerProblem(Code.FRAME_DAMAGED, "A frame arrived with a body that cannot be read.") from error
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    if not hasattr(_of_thread, "compressor"):
+        _of_thread.compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)
+    compressor: zstandard.ZstdCompressor = _of_thread.compressor
+    return compressor
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    if not hasattr(_of_thread, "decompressor"):
+        _of_thread.decompressor = zstandard.ZstdDecompressor()
+    decompressor: zstandard.ZstdDecompressor = _of_thread.decompressor
+    return decompressor
 
 
 @lru_cache(maxsize=1024)

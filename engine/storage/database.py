@@ -8,12 +8,25 @@ bounded. The errors of SQLite become errors of the catalogue at this one door.
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from engine.errors import Code, PackhorseError, Refused, Unavailable
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
+
+
+class DataVersion(NamedTuple):
+    """What a database looks like from outside."""
+
+    number: int = -1
+    """Differs after any change was committed."""
+    own_writes: int = -1
+    """Differs after a transaction of this node's own began or ended."""
+
+    def shows_others(self, before: "DataVersion") -> bool:
+        """Whether another program has committed something since. It may have done so too where this is false."""
+        return self.number != before.number and self.own_writes == before.own_writes
 
 
 class Database(Protocol):
@@ -38,8 +51,8 @@ class Database(Protocol):
         """Runs work in one read snapshot. Raises as `write` does."""
         ...
 
-    async def data_version(self) -> int:
-        """A number that differs after any other connection has committed a change."""
+    async def data_version(self) -> DataVersion:
+        """Differs after something was committed: by whom can be told where it was not this node."""
         ...
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from engine.session.frames import from_wire, to_wire
 from engine.storage.bulk import insert_rows
 from engine.storage.digests import DigestLedger
 from engine.storage.hidden import show
-from engine.storage.records import Key, chunks
+from engine.storage.records import chunks
 
 MARKED = 3
 """State of a membership that a subscription which has begun again has not shown yet."""

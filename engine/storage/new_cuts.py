@@ -74,14 +74,22 @@ def _size_bytes(cut: NewCut) -> int:
 
 
 def _cut_table(
-    connection: sqlite3.Connection, catalogue: Catalogue, name: str, records: list[EditedRecord], forgotten: Version, limit_bytes: int
+    connection: sqlite3.Connection,
+    catalogue: Catalogue,
+    name: str,
+    records: list[EditedRecord],
+    forgotten: Version,
+    limit_bytes: int,
 ) -> tuple[list[NewCut], list[EditedRecord]]:
     table, order, encode = catalogue[name], catalogue.order[name], codec(catalogue[name]).encode
-    ids = [record[3] for record in records]
-    heard_of = _heard_of(connection, name, ids)
-    rows, unknown = read_rows(connection, table, ids), read_unknown(connection, table, ids)
+    every = [record[3] for record in records]
+    heard_of = _heard_of(connection, name, every)
+    ids = [record_id for record_id in every if record_id not in heard_of] if heard_of else every
     cuts: list[NewCut] = []
     others: list[EditedRecord] = []
+    if not ids:
+        return cuts, records
+    rows, unknown = read_rows(connection, table, ids), read_unknown(connection, table, ids)
     given: dict[tuple[int, int], tuple[Version, Callable[[str, bytes], bytes]]] = {}
     for record in records:
         _, _, _, record_id, token, term, term_id, queued_at = record
@@ -89,8 +97,8 @@ def _cut_table(
             version = next_version(forgotten, Term(term, term_id))
             given[term, term_id] = version, record_hasher(name, *version)
         version, hashed = given[term, term_id]
-        row = rows.get(record_id)
-        if row is None or record_id in heard_of:
+        row = rows.get(record_id)  # none too where the peer has heard of it
+        if row is None:
             others.append(record)
             continue
         try:
@@ -111,7 +119,7 @@ def _cut_table(
 def _heard_of(connection: sqlite3.Connection, table: str, ids: list[str]) -> set[str]:
     """The ids of records of which the peer has heard, or been sent something."""
     found = known_among(connection, "sync_record", table, ids)
-    for marks, part in chunks(ids):
+    for marks, part in chunks([record_id for record_id in ids if record_id not in found]):
         for query in (
             f"SELECT id FROM sync_in_flight WHERE table_name = ? AND id IN ({marks})",
             f"SELECT root_id FROM sync_outcome WHERE root_table = ? AND root_id IN ({marks})",

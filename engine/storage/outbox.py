@@ -42,7 +42,7 @@ class Entry(NamedTuple):
 
 
 EditedRecord = tuple[str, str, str, str, int, int, int, int]
-"""A row of the outbox as it is read: root table, root id, table, id, token, term, random part of the term, queued at."""
+"""A row of the outbox: root table, root id, table, id, token, term, random part of the term, place in the queue."""
 
 
 class Edited(NamedTuple):
@@ -101,9 +101,7 @@ def edited_records(connection: sqlite3.Connection, catalogue: Catalogue, records
     return _decodable(connection, catalogue, lambda: connection.execute(query, (records,)).fetchall())
 
 
-def documents_of(
-    connection: sqlite3.Connection, catalogue: Catalogue, records: Iterable[EditedRecord]
-) -> list[Edited]:
+def documents_of(connection: sqlite3.Connection, catalogue: Catalogue, records: Iterable[EditedRecord]) -> list[Edited]:
     """The documents in which these changes are, in their order; each with all its changes."""
     return _decodable(connection, catalogue, lambda: _documents_of(connection, catalogue, records))
 

@@ -99,9 +99,7 @@ class _Entry(NamedTuple):
     @property
     def of_record(self) -> State:
         """What is known of the record."""
-        return State(
-            self.version, self.hash, bool(self.deleted), self.root_id, self.writer_site, self.writer_epoch
-        )
+        return State(self.version, self.hash, bool(self.deleted), self.root_id, self.writer_site, self.writer_epoch)
 
 
 def read_page(
@@ -187,9 +185,7 @@ def _entries(
     roots = {(_root_table(catalogue, entry), entry.root_id) for entry in page if entry.root_id}
     others = []
     for marks, part in chunks(sorted({root_id for _, root_id in roots})):
-        query = (
-            f"SELECT {_ENTRY.format(_BY_DOCUMENT)} WHERE {_BEYOND} AND m.root_id <> '' AND m.root_id IN ({marks})"
-        )
+        query = f"SELECT {_ENTRY.format(_BY_DOCUMENT)} WHERE {_BEYOND} AND m.root_id <> '' AND m.root_id IN ({marks})"
         for entry in map(_Entry._make, connection.execute(query, (scope, after, *part))):
             if (entry.table, entry.id) not in there and (_root_table(catalogue, entry), entry.root_id) in roots:
                 others.append(entry)

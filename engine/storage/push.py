@@ -24,7 +24,16 @@ from engine.storage.bulk import insert_rows
 from engine.storage.chain import append, last_link, last_number, leave_overtaken_lane
 from engine.storage.held import holds_any, let_go
 from engine.storage.new_cuts import NewCut, NewCuts, cut_new
-from engine.storage.outbox import Edited, Present, documents_of, edited_records, every_change, forget, orphans, read_beyond
+from engine.storage.outbox import (
+    Edited,
+    Present,
+    documents_of,
+    edited_records,
+    every_change,
+    forget,
+    orphans,
+    read_beyond,
+)
 from engine.storage.parts import LANE_FRAME, Body, body_for, open_body
 from engine.storage.records import (
     Change,
@@ -73,7 +82,8 @@ def cut_frame(
     leave_overtaken_lane(connection)
     while records := edited_records(connection, catalogue, size[0]):
         new = cut_new(connection, catalogue, records, size[1])
-        let_go(connection, [(cut.table, cut.id) for cut in new.cuts], site)
+        if new.cuts:
+            let_go(connection, [(cut.table, cut.id) for cut in new.cuts], site)
         edited = documents_of(connection, catalogue, new.others) if new.size_bytes < size[1] else []
         cuts = _cut_documents(connection, catalogue, edited, site, now, size, new) if edited else []
         if new.cuts or cuts:
@@ -250,7 +260,8 @@ def _goes_in_parts(connection: sqlite3.Connection, cut: Cut, size_bytes: int, si
 def _store(connection: sqlite3.Connection, new: list[NewCut], cuts: list[Cut]) -> document_pb2.Frame:
     previous, number = last_link(connection), last_number(connection) + 1
     # What was edited first goes first; within a frame a document comes after those that it may require.
-    every = sorted([*new, *cuts], key=itemgetter(0, 1))
+    every: list[NewCut | Cut] = [*new, *cuts]
+    every.sort(key=itemgetter(0, 1))
     body, frame_hash = pack(_body(every))
     _note_in_flight(connection, number, every)
     frame = document_pb2.Frame(

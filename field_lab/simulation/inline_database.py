@@ -15,7 +15,7 @@ from typing import Protocol
 
 from engine.catalogue.model import Catalogue
 from engine.limits import WATCH_SECONDS_BUSY, WATCH_SECONDS_IDLE
-from engine.storage.database import Result, Work, catalogue_error, snapshot
+from engine.storage.database import DataVersion, Result, Work, catalogue_error, snapshot
 from engine.storage.schema import prepare
 from engine.storage.sqlite_file import checkpoint_if_due, open_reader, open_writer
 from field_lab.simulation.counters import Counters
@@ -85,7 +85,7 @@ class InlineDatabase:
         self._writer = open_writer(path)
         prepare(self._writer, catalogue, more)
         self._reader, self._watcher = open_reader(path), open_reader(path)
-        self._seen = -1
+        self._seen, self._own_writes = -1, 0
         self._changed = asyncio.Event()
         self._is_limited = self.is_dead = False
         self.ends_with_this = False
@@ -97,6 +97,7 @@ class InlineDatabase:
         if before is not None:
             self._hint(before)
             await self._alive()
+        self._own_writes += 1
         result = self._transact(work)
         if not self.is_dead and checkpoint_if_due(self._writer, self._disk.path):
             self._disk.now_durable()
@@ -152,7 +153,7 @@ class InlineDatabase:
         await self._alive()
         return snapshot(self._reader, work)
 
-    async def data_version(self) -> int:
+    async def data_version(self) -> DataVersion:
         """See `Database.data_version`. Where nothing was committed since it was asked last, the answer comes when
         something was, as late as whoever looks now and then would see it: a run has hours in which nothing happens."""
         await self._alive()
@@ -164,7 +165,7 @@ class InlineDatabase:
             await self._alive()
             version = self._version()
         self._seen = version
-        return version
+        return DataVersion(version, self._own_writes)
 
     def _version(self) -> int:
         return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
