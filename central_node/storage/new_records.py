@@ -86,7 +86,7 @@ def part(catalogue: Catalogue, every: list[tuple[int, document_pb2.Document]]) -
     found: dict[str, NewRecords] = {}
     others: list[tuple[int, document_pb2.Document]] = []
     for place, document in every:
-        name, records = document.table, document.records
+        name = document.table
         new = found.get(name)
         if new is None:
             root = catalogue.tables.get(name)
@@ -94,14 +94,24 @@ def part(catalogue: Catalogue, every: list[tuple[int, document_pb2.Document]]) -
                 others.append((place, document))
                 continue
             new = found[name] = NewRecords(root)
-        if len(records) != 1 or document.HasField("base") or (record := records[0]).table or record.id:
-            others.append((place, document))
+        content = _only_content(document)
+        if content:
+            new.add(document.id, document.version, content)
         else:
-            new.add(document.id, document.version, record.content)
+            others.append((place, document))
     ids = {name: {*new.ids} for name, new in found.items()} if others else {}
     if any(document.id in ids.get(document.table, ()) for _, document in others):
         return Parted([], every)
     return Parted([new for new in found.values() if new.ids], others)
+
+
+def _only_content(document: document_pb2.Document) -> bytes:
+    """The content of a document that continues nothing and has no other record; else empty."""
+    records = document.records
+    if len(records) != 1 or (document.HasField("base") and from_wire(document.base) != NEVER):
+        return b""
+    record = records[0]
+    return b"" if record.table or record.id else record.content
 
 
 def take_new(
