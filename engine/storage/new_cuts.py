@@ -61,6 +61,8 @@ def cut_new(
     if others or len(single) > 1:
         cuts.sort(key=lambda cut: cut.queued_at)
         others.sort(key=lambda record: record[7])
+    if others and sum(map(_size_bytes, cuts)) >= limit_bytes:  # there is no room for all: what waits longest goes first
+        cuts = [cut for cut in cuts if cut.queued_at < others[0][7]]
     size_bytes = 0
     for place, cut in enumerate(cuts):
         size_bytes += _size_bytes(cut)

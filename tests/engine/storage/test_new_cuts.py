@@ -1,7 +1,7 @@
 """New records are cut by a short way: the frames are those that the long way would cut, byte for byte."""
 
 import random
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -107,4 +107,7 @@ def test_frames_are_closed_at_their_size(nodes: tuple[Central, Site], records: i
     documents = [[d.id for d in unpack(document_pb2.FrameBody, f.body, f.hash).documents] for f in frames]
     every = list(chain.from_iterable(documents))
     assert sorted(every) == sorted(["known", *(f"{kind}{number}" for kind in ("new-", "i") for number in range(7))])
-    assert len(documents) > 4 and all(len(ids) <= records for ids in documents)
+    assert len(documents) > 3 and all(len(ids) <= records for ids in documents)
+    waited = {f"{kind}{number}": number for kind in ("new-", "i") for number in range(7)} | {"known": 7}
+    for earlier, later in pairwise(documents):
+        assert min(waited[i] for i in later) >= min(waited[i] for i in earlier), "what waits longest is not left behind"
