@@ -24,6 +24,7 @@ from central_node.storage.follow_up import do_follow_up
 from central_node.storage.purge import begin_day, purge_entries
 from central_node.storage.roster import note_error
 from central_node.storage.steps import IsLate, Taken, refresh_topology, route_own, take_frames, wake_held
+from central_node.storage.waiting import anything_waits, has_own_changes, has_woken, has_work
 from engine.catalogue.model import Catalogue
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
 from engine.limits import (
@@ -187,7 +188,7 @@ class CentralNode:
         try:
             more_waits = await self._take_frames()
             if more_waits is None:
-                more_waits = await self.database.read(_anything_waits)
+                more_waits = await self.database.read(anything_waits)
             if more_waits:
                 await self._route_own()
                 await self._wake()
@@ -228,7 +229,7 @@ class CentralNode:
             for session, submitted in together:
                 session.trace("apply_begin", submitted.frame)
             taken = take_frames(connection, self.catalogue, self.topology, frames[: len(together)], now, is_late)
-            return taken, _anything_waits(connection)
+            return taken, anything_waits(connection)
 
         try:
             taken, more_waits = await self.database.write(_timed(work), before=None if self._noted else note)
@@ -245,22 +246,28 @@ class CentralNode:
             if known is None:
                 raise
             return None
-        # Others first: a change is on its way to them while its own site hears that it has arrived.
-        pushing = {session.site for session, _ in group}
-        self._count(taken)
-        others = [session for site, session in self.sessions.items() if site not in pushing]
-        done = [(*self._next_frame(), told) for told in taken.acknowledgements]
-        if self._tell_moved(taken.moved, others) and not self._frames:
-            await asyncio.sleep(ASIDE_SECONDS)  # their pages go first: nobody waits for an acknowledgement
-        for session, submitted, told in done:
-            if isinstance(told, PackhorseError):
-                session.post(Event("failed", told))
-            elif told is not None:
+        await self._tell_taken({session.site for session, _ in group}, taken)
+        return more_waits
+
+    async def _tell_taken(self, pushing: set[int], taken: Taken) -> None:
+        """Tells what became of frames of these sites; others first: a change is on its way to them while its own site
+        hears that it has arrived."""
+        done = list[tuple[Session, session_pb2.Acknowledgement | PackhorseError | None]]()
+        for told in taken.acknowledgements:
+            session, submitted = self._next_frame()
+            if isinstance(told, session_pb2.Acknowledgement):
                 session.trace("apply_commit", submitted.frame)
                 self.counters["frames"] += 1
-                session.post(Event("frame_ingested", told))
+            done.append((session, told))
+        self._count(taken)
+        others = [session for site, session in self.sessions.items() if site not in pushing]
+        if self._tell_moved(taken.moved, others) and not self._frames:
+            await asyncio.sleep(ASIDE_SECONDS)  # nobody waits for an acknowledgement as for the change itself
+        for session, told in done:
+            if told is not None:
+                is_error = isinstance(told, PackhorseError)
+                session.post(Event("failed" if is_error else "frame_ingested", told))
         self._tell_moved(taken.moved, [self.sessions[site] for site in pushing if site in self.sessions])
-        return more_waits
 
     def _next_frame(self) -> tuple[Session, Submitted]:
         """Takes the frame at the head, one of those that were noted, out of the queue."""
@@ -301,7 +308,7 @@ class CentralNode:
 
     async def _follow_up(self) -> None:
         """Work that became necessary is done when nothing of the central's own changes waits any more."""
-        while await self.database.read(_has_work):
+        while await self.database.read(has_work):
             moved, done = await self.database.write(
                 partial(do_follow_up, catalogue=self.catalogue, topology=self.topology)
             )
@@ -309,7 +316,7 @@ class CentralNode:
             await self._route_own()
 
     async def _wake(self) -> None:
-        while await self.database.read(_has_woken):
+        while await self.database.read(has_woken):
             work = partial(wake_held, catalogue=self.catalogue, topology=self.topology, now=int(time.time()))
             self._done(await self.database.write(_timed(work)))
 
@@ -380,20 +387,3 @@ def _timed(work: Callable[..., Result]) -> Work[Result]:
         return work(connection, is_late=lambda: clock() > end)
 
     return timed
-
-
-def has_own_changes(connection: sqlite3.Connection) -> bool:
-    """Whether something was edited at the central that is not in the feeds yet."""
-    return connection.execute("SELECT 1 FROM sync_outbox WHERE token <> framed_token LIMIT 1").fetchone() is not None
-
-
-def _anything_waits(connection: sqlite3.Connection) -> bool:
-    return has_own_changes(connection) or _has_woken(connection) or _has_work(connection)
-
-
-def _has_work(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM sync_work WHERE problem = '' LIMIT 1").fetchone() is not None
-
-
-def _has_woken(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM sync_held WHERE ready = 1 LIMIT 1").fetchone() is not None

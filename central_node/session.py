@@ -10,7 +10,7 @@ from functools import partial
 
 from packhorse.sync.v1 import document_pb2, session_pb2
 
-from central_node.node import CentralNode, has_own_changes
+from central_node.node import CentralNode
 from central_node.storage.attempts import Submitted
 from central_node.storage.checkpoints import Compared, compared_in, read_checkpoint
 from central_node.storage.lane import fits, is_overtaken, resume_body
@@ -25,6 +25,7 @@ from central_node.storage.roster import (
     reconcile_subscriptions,
     take_positions,
 )
+from central_node.storage.waiting import has_own_changes
 from central_node.welcome import check_hello, introduce
 from engine.errors import Code, PackhorseError, PeerProblem, Unavailable
 from engine.limits import ASIDE_SECONDS, DIFFERING_SCOPES, PAGE_BYTES_MAX

@@ -157,7 +157,7 @@ def _ingest(
     """Takes the documents of a frame: new records first, where they are that, then the others in groups, each judged
     against what the group before has left."""
     whole, others = _new(connection, catalogue, topology, writer, documents)
-    for group in without_repeats(pushed_in(others)):
+    for group in without_repeats(pushed_in(others)) if others else ():
         whole = whole.and_then(_together(connection, catalogue, topology, writer, group, now))
     return whole
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -31,6 +32,7 @@ from tests.central_node.storage.centrals import (
 )
 from tests.central_node.storage.test_any_frame import FUZZ, SITE, pushed
 from tests.engine.storage.nodes import undone
+from tests.partners import central_and_two_sites, connect, push, synchronise
 
 Bodies = list[document_pb2.FrameBody]
 Contents = dict[str, list[tuple[Any, ...]]]
@@ -189,3 +191,30 @@ def test_f39_where_sql_refuses_one_of_them_only_that_is_held(central: sqlite3.Co
         _, contents = comes_to(central, [body])
     assert {"new-1", "new-2"} <= {row[0] for row in contents["stock_line"]}
     assert [row[:2] for row in contents["sync_held"]] == [("stock_line", "poison")]
+
+
+def test_f04_what_was_held_comes_again(central: sqlite3.Connection) -> None:
+    """The site has heard that it is held, and sends it whole, without a base: nothing of it was ever applied."""
+    held = document_pb2.FrameBody(documents=[stock_line(central, "a", item_id="item-9")])
+    mended = document_pb2.FrameBody(documents=[versions(stock_line(central, "a"), counter=2), stock_line(central, "b")])
+    short = comes_to(central, [held, mended])
+    assert short == by_the_long_way(central, [held, mended])
+    assert not short[1]["sync_held"] and tuple(row[0] for row in short[1]["stock_line"][:2]) == ("a", "b")
+
+
+def test_f26_a_new_record_wakes_what_waits_for_it(tmp_path: Path) -> None:
+    """A stock line of one site waits for an item that the primary, another site, has not sent yet."""
+    node, primary, other = central_and_two_sites(tmp_path)
+    node.make_primary(primary.number, 2)
+    for site in (primary, other):
+        synchronise(node, site)
+        connect(node, site)
+    other.put_stock("waiting", item="item-9")
+    push(node, other)
+    assert node.execute("SELECT id, code, ready FROM sync_held") == [("waiting", "MISSING_REFERENCE", 0)]
+    primary.execute("INSERT INTO item (id, name, unit_id) VALUES ('item-9', 'x', 'each')")
+    with patch.object(Ingest, "take", side_effect=AssertionError):
+        node.take_from(primary, primary.cut_all())
+    assert node.execute("SELECT ready FROM sync_held") == [(1,)]
+    node.route()
+    assert node.count("stock_line", "id = 'waiting'") == 1 and not node.count("sync_held")
