@@ -79,12 +79,12 @@ class CentralSession:
 
     async def run(self) -> PackhorseError | None:
         """Runs the session to its end and remembers how it ended."""
-        error: PackhorseError | None = None
         try:
-            return (error := await self._driver.run())
+            return await self._driver.run()
         finally:
             self._node.unregister(self)
-            await asyncio.shield(self._close(error))
+            # A site that has read why its session ended may drop the call, which cancels this before all is written.
+            await asyncio.shield(self._close(self._driver.error))
 
     def post(self, event: Event) -> None:
         """See `node.Session`."""

@@ -68,6 +68,11 @@ class Driver:
         """Queues the message that opens the session."""
         self._take([Send(message)])
 
+    @property
+    def error(self) -> PackhorseError | None:
+        """Why the session has ended, also where `run` was cancelled before it could say so."""
+        return self._finished.result().error if self._finished.done() else None
+
     async def run(self) -> PackhorseError | None:
         """Runs the session to its end; returns why it ended, None after a goodbye. Cancelling it cuts the session."""
         tasks = [
