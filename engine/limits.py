@@ -86,6 +86,8 @@ APPLY_SECONDS = 0.05
 """After which time a transaction that applies takes nothing more on; other programs wait for it."""
 CHECKPOINT_PAGES = 500
 """Size of the write-ahead log, in pages, from which the daemon checkpoints it."""
+LOG_BYTES_KEPT = 8 << 20
+"""To which size the file of the log is cut when it begins again after a larger transaction."""
 POSITIONS_PER_PAGE = 5_000
 """Feed positions in one message."""
 SWEEP_HOURS = 24

@@ -112,7 +112,7 @@ class SiteNode:
         """What the database could not take of what this node last said of itself, for `status`."""
         self._trace = open_trace()
         self._session: SiteSession | None = None
-        self._wake = asyncio.Event()
+        self._begun, self._wake = asyncio.Event(), asyncio.Event()
         self._waiters: list[asyncio.Future[Ended]] = []
         self._waiters_for_next: list[asyncio.Future[Ended]] = []
         self._swept_at = 0.0
@@ -134,11 +134,13 @@ class SiteNode:
                 await self._sweep()
                 await self._say("syncing", None)
                 self._session = session
+                self._begun.set()
                 error = await session.run(stream.send, stream.receive)
         except PackhorseError as failed:
             error = failed
         finally:
             self._session = None
+            self._begun.clear()
             waiters, self._waiters, self._waiters_for_next = self._waiters, self._waiters_for_next, []
         if self._eviction is not None and not stay:
             await self._eviction
@@ -313,7 +315,9 @@ class SiteNode:
         """Notices edits that other programs commit into the database, and tells the session that is open."""
         seen, quiet = DataVersion(), WATCH_SECONDS_IDLE
         while True:
-            if self._session is not None:  # while it reads the outbox anyway it finds them by itself
+            if self._session is None:
+                await self._begun.wait()
+            else:  # while it reads the outbox anyway it finds them by itself
                 await self._session.until_all_is_sent()
             before, seen = seen, await self.database.data_version()
             quiet = min(quiet * WATCH_GROWTH, WATCH_SECONDS_IDLE)

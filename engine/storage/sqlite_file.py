@@ -15,16 +15,18 @@ import sqlite3
 from pathlib import Path
 
 from engine.errors import Code, Refused
-from engine.limits import CHECKPOINT_PAGES, WRITE_LOCK_SECONDS
+from engine.limits import CHECKPOINT_PAGES, LOG_BYTES_KEPT, WRITE_LOCK_SECONDS
 from engine.storage.database import as_catalogue_errors
 
 DATABASE_NAME = "node.db"
+_HEADER_BYTES, _FRAME_HEADER_BYTES, _PAGE_BYTES = 32, 24, 4096
+"""Of the log, of each of its frames, and of a page, which no program of ours makes another size."""
 _WRITER_PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",
     "wal_autocheckpoint = 0",
-    # A log that begins again is cut, so that its size tells whether a checkpoint is due.
-    "journal_size_limit = 0",
+    # A log that begins again overwrites itself: a commit that need not make the file longer waits half as long.
+    f"journal_size_limit = {LOG_BYTES_KEPT}",
     "mmap_size = 0",
     "cache_size = -16384",
     # What a savepoint would undo is kept in memory: each row of a frame would write pages into a temporary file.
@@ -67,8 +69,7 @@ def checkpoint_if_due(writer: sqlite3.Connection, path: Path, pages: int = CHECK
 
     Does nothing while another program holds the write lock: the next commit tries again.
     """
-    log = path.with_name(path.name + "-wal")
-    if not log.exists() or log.stat().st_size < pages * 4096:
+    if not _has_frame(path.with_name(path.name + "-wal"), pages):
         return False
     try:
         guard = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -77,10 +78,8 @@ def checkpoint_if_due(writer: sqlite3.Connection, path: Path, pages: int = CHECK
     try:
         guard.execute("PRAGMA wal_autocheckpoint = 0")
         guard.execute("BEGIN IMMEDIATE")
-        _, pages_there, pages_copied = writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        writer.execute("PRAGMA wal_checkpoint(PASSIVE)")  # where all is copied, the next commit begins the log again
         guard.execute("ROLLBACK")
-        if pages_there == pages_copied:
-            _begin_log_again(writer)
     except sqlite3.OperationalError:
         return False
     finally:
@@ -88,11 +87,16 @@ def checkpoint_if_due(writer: sqlite3.Connection, path: Path, pages: int = CHECK
     return True
 
 
-def _begin_log_again(writer: sqlite3.Connection) -> None:
-    """Commits a page that stays as it is. The first commit after a whole copy begins the log at its start and, where it
-    is ours, cuts the file: otherwise its size would call for a checkpoint after each commit from then on."""
-    version = writer.execute("PRAGMA user_version").fetchone()[0]
-    writer.execute(f"PRAGMA user_version = {version}")
+def _has_frame(log: Path, number: int) -> bool:
+    """Whether the log has that many frames. The size of the file does not tell it: behind the last frame are those of
+    the log before, whose salts are not those in the header (https://www.sqlite.org/fileformat2.html#walformat)."""
+    try:
+        with log.open("rb", buffering=0) as file:
+            salts = file.read(_HEADER_BYTES)[16:24]
+            file.seek(_HEADER_BYTES + (number - 1) * (_FRAME_HEADER_BYTES + _PAGE_BYTES) + 8)
+            return len(salts) == 8 and file.read(8) == salts
+    except FileNotFoundError:
+        return False
 
 
 def _quoted(path: Path) -> str:

@@ -79,6 +79,7 @@ async def looks(site: Site, stays: bool, seconds: float) -> tuple[int, int]:
     node = SiteNode(database, core_catalogue(), lambda _site, _installation: None)  # type: ignore[arg-type, return-value]
     session: Any = Session(stays)
     node._session = session
+    node._begun.set()
     looking = asyncio.create_task(node._look())
     await asyncio.sleep(0.3)
     site.put_stock("a")
@@ -105,6 +106,7 @@ async def test_own_commits_are_no_edits(site: Site) -> None:
     node = SiteNode(database, core_catalogue(), lambda _site, _installation: None)  # type: ignore[arg-type, return-value]
     session: Any = Session(stays=True)
     node._session = session
+    node._begun.set()
     looking = asyncio.create_task(node._look())
     for _ in range(5):
         await database.write(note)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.limits import CHECKPOINT_PAGES
+from engine.limits import CHECKPOINT_PAGES, LOG_BYTES_KEPT
 from engine.storage.database import transact
 from engine.storage.sqlite_file import checkpoint_if_due, open_reader, open_writer
 
@@ -17,8 +17,13 @@ _PAGE_BYTES = 4_096
 
 
 def log_pages(path: Path) -> int:
+    """The frames of the log, up to the first one that belongs to the log before."""
     log = path.with_name(path.name + "-wal")
-    return log.stat().st_size // _PAGE_BYTES if log.exists() else 0
+    content = log.read_bytes() if log.exists() else b""
+    salts, frames = content[16:24], 0
+    while content[(at := 32 + frames * (24 + _PAGE_BYTES)) + 8 : at + 16] == salts != b"":
+        frames += 1
+    return frames
 
 
 @pytest.fixture
@@ -136,6 +141,18 @@ def test_f20_the_log_stays_shorter_than_where_other_programs_checkpoint(
         assert log_pages(path) < OTHERS_CHECKPOINT_PAGES
     assert 1 <= checkpoints < commits // 50
     assert writer.execute("SELECT count(*) FROM note").fetchone() == (commits,)
+
+
+def test_f20_what_a_large_transaction_leaves_is_cut(path: Path, writer: sqlite3.Connection) -> None:
+    log = path.with_name(path.name + "-wal")
+    transact(writer, lambda c: c.execute("INSERT INTO note VALUES ('large', 0, zeroblob(?))", (2 * LOG_BYTES_KEPT,)))
+    assert log.stat().st_size > 2 * LOG_BYTES_KEPT
+    assert checkpoint_if_due(writer, path)
+    write(writer, "daemon", 1)
+    assert log.stat().st_size <= LOG_BYTES_KEPT
+    for number in range(20):
+        write(writer, "daemon", number)
+        assert not checkpoint_if_due(writer, path), "the log is short, whatever the size of its file"
 
 
 def test_f20_a_long_reader_delays_the_copy_and_loses_nothing(path: Path, writer: sqlite3.Connection) -> None:
