@@ -1,7 +1,7 @@
 """Records that were never here: the short way through ingest.
 
 Most of what a site pushes are documents of one record of which the central has never heard. They are judged and written
-together, column by column, in a third of the time that `Ingest` needs for each. Only what it would apply without any
+together, column by column, in half of the time that `Ingest` needs for them. Only what it would apply without any
 doubt goes this way: where one document of them is not as simple as that, nothing is written and all go the long way.
 """
 
