@@ -64,7 +64,9 @@ def enrol(
         (digest(secret),),
     ).fetchone()
     if row is None:
-        raise Refused(Code.TOKEN_UNKNOWN, "This central node never gave out that token.")
+        raise Refused(
+            Code.TOKEN_UNKNOWN, "This central node never gave out that token, or has given out a newer one since."
+        )
     site, name, expires, bound, bound_credential, bound_epoch = row
     if bound:
         if (bound, bound_credential, bound_epoch) == (installation, credential_hash, epoch):
